@@ -1,0 +1,1 @@
+"""Bytes to values and back: pure, without root rights, disk layout or clock."""

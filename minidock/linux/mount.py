@@ -1,0 +1,79 @@
+"""mount(2), umount2(2) and pivot_root(2), with the shell line that does the same."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+from minidock.linux.libc import declare, syscall
+
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_REMOUNT = 0x20
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_PRIVATE = 1 << 18
+MS_SLAVE = 1 << 19
+MS_SHARED = 1 << 20
+MS_RELATIME = 1 << 21
+MS_STRICTATIME = 1 << 24
+MNT_DETACH = 2
+UMOUNT_NOFOLLOW = 8
+
+_mount = declare("mount", ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
+_umount2 = declare("umount2", ctypes.c_char_p, ctypes.c_int)
+
+
+def mount(source: bytes | None, target: bytes, fstype: bytes | None, flags: int, data: bytes | None = None) -> None:
+    """Mount; the arguments are mount(2)'s. Raises SyscallError."""
+    _mount(source, target, fstype, flags, data)
+
+
+def umount(target: bytes, flags: int = 0) -> None:
+    """Unmount target, a path; raises SyscallError. Source: umount2(2)"""
+    _umount2(target, flags)
+
+
+def pivot_root(new_root: bytes, put_old: bytes) -> None:
+    """Make new_root the root mount and move the old one to put_old; raises SyscallError. Source: pivot_root(2)"""
+    syscall("pivot_root", new_root, put_old)
+
+
+_FLAG_WORDS = (
+    (MS_RDONLY, "ro"),
+    (MS_NOSUID, "nosuid"),
+    (MS_NODEV, "nodev"),
+    (MS_NOEXEC, "noexec"),
+    (MS_STRICTATIME, "strictatime"),
+)
+_PROPAGATION = ((MS_PRIVATE, "private"), (MS_SLAVE, "slave"), (MS_SHARED, "shared"))
+
+
+def _quote(word: str) -> str:
+    safe = word and all(letter.isalnum() or letter in "@%+=:,./_-" for letter in word)
+    return word if safe else "'" + word.replace("'", "'\"'\"'") + "'"
+
+
+def describe_mount(
+    source: bytes | None, target: bytes, fstype: bytes | None, flags: int, data: bytes | None = None
+) -> str:
+    """The mount(8) line that makes the same mount(2) call, fit to be pasted into a shell."""
+    where = _quote(os.fsdecode(target))
+    for bit, word in _PROPAGATION:
+        if flags & bit:
+            return f"mount --make-{'r' if flags & MS_REC else ''}{word} {where}"
+    words = [word for bit, word in _FLAG_WORDS if flags & bit]
+    if flags & MS_REMOUNT:
+        words.insert(0, "remount")
+    if flags & MS_BIND and flags & MS_REMOUNT:
+        words.insert(1, "bind")
+    elif flags & MS_BIND:
+        return f"mount --{'r' if flags & MS_REC else ''}bind {_quote(os.fsdecode(source or b''))} {where}"
+    if data:
+        words.append(os.fsdecode(data))
+    options = f" -o {_quote(','.join(words))}" if words else ""
+    if flags & MS_REMOUNT:
+        return f"mount{options} {where}"
+    return f"mount -t {os.fsdecode(fstype or b'none')}{options} {_quote(os.fsdecode(source or b'none'))} {where}"

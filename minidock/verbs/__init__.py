@@ -1,0 +1,1 @@
+"""One docker verb a file: plain typed functions, the public Python API."""
