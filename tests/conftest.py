@@ -1,0 +1,183 @@
+"""Shared fixtures: scratch data roots on tmpfs, a real engine as oracle, small images."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import builders
+
+IN_CI = os.environ.get("CI") == "1"
+
+
+def missing(reason: str) -> None:
+    """Skip with a printed reason; in CI nothing may be missing, so there it is a failure."""
+    if IN_CI:
+        pytest.fail(f"must not be skipped in CI: {reason}")
+    pytest.skip(reason)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        parts = Path(str(item.path)).parts
+        if "integration" in parts or "interop" in parts:
+            item.add_marker(pytest.mark.root)
+
+
+@pytest.fixture(autouse=True)
+def _needs_root(request: pytest.FixtureRequest) -> None:
+    if request.node.get_closest_marker("root") and os.geteuid() != 0:
+        missing("needs root: mounts, namespaces and ownership are real")
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """An empty directory on tmpfs, where neither sync nor deletion costs much."""
+    base = Path(tempfile.mkdtemp(prefix="minidock-test-", dir="/dev/shm"))
+    base.chmod(0o755)
+    yield base
+    mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    left = [mount for mount in mounts if mount.startswith(str(base))]
+    for mount in reversed(left):
+        subprocess.run(["umount", "-l", mount], check=False)
+    shutil.rmtree(base, ignore_errors=True)
+    assert not left, f"the test left mounts behind: {left}"
+
+
+@pytest.fixture
+def data_root(scratch: Path) -> Iterator[Any]:
+    """An open, empty minidock data root."""
+    from minidock.store.root import DataRoot
+
+    with DataRoot.open(str(scratch / "root")) as root:
+        yield root
+
+
+@pytest.fixture(scope="session")
+def session_scratch() -> Iterator[Path]:
+    """A directory on tmpfs for the whole session."""
+    base = Path(tempfile.mkdtemp(prefix="minidock-session-", dir="/dev/shm"))
+    base.chmod(0o755)
+    yield base
+    shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def busybox_layer() -> bytes:
+    """A bottom layer with the host's static busybox."""
+    if not Path("/bin/busybox").exists():
+        missing("busybox-static is not installed")
+    return builders.busybox_layer()
+
+
+@pytest.fixture(scope="session")
+def busybox_archive(session_scratch: Path, busybox_layer: bytes) -> Path:
+    """A docker-save archive (old style) of one image `busybox:test` with two layers."""
+    second = builders.layer_tar(
+        builders.directory(b"data"),
+        builders.tar_member(b"data/one", b"one\n"),
+        builders.tar_member(b"data/two", b"two\n"),
+        builders.directory(b"data/deep"),
+        builders.tar_member(b"data/deep/three", b"three\n"),
+    )
+    image = builders.ImageSpec([busybox_layer, second], tags=["busybox:test"])
+    return builders.docker_archive(session_scratch / "busybox.tar", image)
+
+
+class Engine:
+    """A dockerd of our own, with its own data root, exec root and socket."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.root = base / "root"
+        self.socket = base / "docker.sock"
+        self.pidfile = base / "docker.pid"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start dockerd on the root and wait until it answers."""
+        self.base.mkdir(parents=True, exist_ok=True)
+        log = open(self.base / "log", "ab")
+        self.process = subprocess.Popen(
+            [
+                "/usr/sbin/dockerd",
+                f"--data-root={self.root}",
+                f"--exec-root={self.base / 'exec'}",
+                f"--pidfile={self.pidfile}",
+                f"--host=unix://{self.socket}",
+                "--bridge=none",
+                "--iptables=false",
+                "--ip-forward=false",
+                "--ip-masq=false",
+                "--storage-driver=overlay2",
+            ],
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+        )
+        log.close()
+        for _ in range(600):
+            if self.docker("version", check=False).returncode == 0:
+                return
+            if self.process.poll() is not None:
+                break
+            try:
+                self.process.wait(0.1)
+            except subprocess.TimeoutExpired:
+                continue
+        raise AssertionError("dockerd did not start:\n" + (self.base / "log").read_text()[-3000:])
+
+    def stop(self) -> None:
+        """Stop dockerd and wait for its end; the root stays."""
+        if self.process is not None:
+            self.process.terminate()
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait(10)
+            self.process = None
+
+    def docker(self, *words: str | Path, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
+        """Run the client against this engine."""
+        return builders.run_command("/usr/bin/docker", "-H", f"unix://{self.socket}", *words, check=check, **options)
+
+
+@pytest.fixture(scope="session")
+def new_engine() -> Iterator[Callable[[], Engine]]:
+    """Make further engines, each with a fresh root; all end with the session."""
+    if not Path("/usr/sbin/dockerd").exists():
+        missing("docker.io is not installed")
+    engines: list[Engine] = []
+    bases: list[Path] = []
+
+    def make() -> Engine:
+        base = Path(tempfile.mkdtemp(prefix="mdengine-", dir="/dev/shm"))
+        bases.append(base)
+        engine = Engine(base)
+        engines.append(engine)
+        return engine
+
+    yield make
+    for engine in engines:
+        engine.stop()
+    for base in bases:
+        for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+            if line.split()[4].startswith(str(base)):
+                subprocess.run(["umount", "-l", line.split()[4]], check=False)
+        shutil.rmtree(base, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def dockerd(new_engine: Callable[[], Engine]) -> Engine:
+    """One running engine (Debian's 20.10) shared by the session; tests remove what they make in it."""
+    engine = new_engine()
+    engine.start()
+    return engine
