@@ -169,9 +169,7 @@ class SyscallError(MinidockError, OSError):
     """
 
     def __init__(self, call: str, errno_value: int, *, hint: str = "") -> None:
-        MinidockError.__init__(
-            self, f"{call}: {os.strerror(errno_value)}", hint=hint or _HINTS.get(errno_value, "")
-        )
+        MinidockError.__init__(self, f"{call}: {os.strerror(errno_value)}", hint=hint or _HINTS.get(errno_value, ""))
         self.call = call
         self.errno = errno_value
         self.strerror = os.strerror(errno_value)
