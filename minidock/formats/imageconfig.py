@@ -102,9 +102,8 @@ class ImageConfig:
             text_of(self.document, key)
         words_of(self.document, "os.features")
         _time_of(self.created, "created")
-        RunConfig(object_of(self.document, "container_config"))
-        if self.config.tty is None:  # the access checks the whole object
-            raise BadConfig("image config: config.Tty")
+        for key in ("config", "container_config"):
+            RunConfig(object_of(self.document, key))
         filled = 0
         for entry in self.history:
             _time_of(entry.created, "history.created")
