@@ -1,0 +1,243 @@
+"""The options that `create` and `run` share, with docker's names, and how their words are read."""
+
+from __future__ import annotations
+
+import os
+
+from minidock.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_NAME_START = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+_NAME_REST = _NAME_START | frozenset("_.-")
+DEFAULT_SHM_SIZE_BYTES = 64 << 20
+
+# Two short lists of our own; 40 x 40 names before a number is needed.
+_ADJECTIVES = (
+    "amber ample brave brisk calm candid clear clever cosy daring eager early fair famous fond frank gentle glad "
+    "happy honest humble jolly keen kind lively loyal lucky mellow merry modest noble patient proud quiet rapid "
+    "serene steady sunny tidy witty"
+).split()
+_SURNAMES = (
+    "abel ampere bernoulli bessel boole cantor cauchy cayley crick dalton dirac dyson euler faraday fermat fourier "
+    "galois gauss hamilton hilbert hooke huygens joule kelvin kepler lagrange laplace leibniz maxwell mendel newton "
+    "noether pascal pauli planck riemann sagan turing volta wiener"
+).split()
+
+
+class CreateOptions:
+    """What `docker create` takes besides image and command.
+
+    Shape: env, env_file, labels, volumes, mounts, tmpfs, cap_add, cap_drop, group_add as typed, one string each;
+           entrypoint None: the image's, "": none; network "none" or "host"; pull "missing" or "never", both of
+           which never reach for a registry
+    """
+
+    __slots__ = (
+        "attach",
+        "cap_add",
+        "cap_drop",
+        "cidfile",
+        "entrypoint",
+        "env",
+        "env_file",
+        "group_add",
+        "hostname",
+        "init",
+        "interactive",
+        "labels",
+        "mounts",
+        "name",
+        "network",
+        "privileged",
+        "pull",
+        "read_only",
+        "rm",
+        "shm_size",
+        "stop_signal",
+        "stop_timeout",
+        "tmpfs",
+        "tty",
+        "user",
+        "volumes",
+        "workdir",
+    )
+
+    def __init__(
+        self,
+        *,
+        name: str = "",
+        env: Sequence[str] = (),
+        env_file: Sequence[str] = (),
+        labels: Sequence[str] = (),
+        workdir: str = "",
+        user: str = "",
+        group_add: Sequence[str] = (),
+        hostname: str = "",
+        entrypoint: str | None = None,
+        volumes: Sequence[str] = (),
+        mounts: Sequence[str] = (),
+        tmpfs: Sequence[str] = (),
+        read_only: bool = False,
+        network: str = "none",
+        cap_add: Sequence[str] = (),
+        cap_drop: Sequence[str] = (),
+        privileged: bool = False,
+        init: bool = False,
+        tty: bool = False,
+        interactive: bool = False,
+        rm: bool = False,
+        cidfile: str = "",
+        pull: str = "missing",
+        stop_signal: str = "",
+        stop_timeout: int | None = None,
+        shm_size: int = DEFAULT_SHM_SIZE_BYTES,
+        attach: bool = True,
+    ) -> None:
+        self.name = name
+        self.env = list(env)
+        self.env_file = list(env_file)
+        self.labels = list(labels)
+        self.workdir = workdir
+        self.user = user
+        self.group_add = list(group_add)
+        self.hostname = hostname
+        self.entrypoint = entrypoint
+        self.volumes = list(volumes)
+        self.mounts = list(mounts)
+        self.tmpfs = list(tmpfs)
+        self.read_only = read_only
+        self.network = network or "none"
+        self.cap_add = list(cap_add)
+        self.cap_drop = list(cap_drop)
+        self.privileged = privileged
+        self.init = init
+        self.tty = tty
+        self.interactive = interactive
+        self.rm = rm
+        self.cidfile = cidfile
+        self.pull = pull
+        self.stop_signal = stop_signal
+        self.stop_timeout = stop_timeout
+        self.shm_size = shm_size
+        self.attach = attach
+
+
+def check_name(name: str) -> str:
+    """Check a container's name by docker's rule and return it without a leading slash; raises UsageError."""
+    plain = name.removeprefix("/")
+    if len(plain) < 2 or plain[0] not in _NAME_START or not _NAME_REST.issuperset(plain):
+        raise UsageError(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+    return plain
+
+
+def generate_name(taken: set[str]) -> str:
+    """A name adjective_surname that is not in taken; a digit is added when the first try is."""
+    number = int.from_bytes(os.urandom(8), "big")
+    adjective = _ADJECTIVES[number % len(_ADJECTIVES)]
+    surname = _SURNAMES[(number >> 16) % len(_SURNAMES)]
+    name = f"{adjective}_{surname}"
+    digit = 0
+    while name in taken:
+        digit += 1
+        name = f"{adjective}_{surname}{digit}"
+    return name
+
+
+def _from_caller(entry: str) -> str:
+    if "=" in entry:
+        return entry
+    value = os.environ.get(entry)
+    # Without a value here, the bare name tells the engine to drop the image's variable of that name.
+    return entry if value is None else f"{entry}={value}"
+
+
+def read_env_file(path: str) -> list[str]:
+    """Read an --env-file: `NAME=value` or `NAME` a line, `#` starts a comment line.
+
+    Raises: UsageError
+    Source: docker/cli opts/file.go
+    """
+    try:
+        with open(path, "rb") as file:
+            raw = file.read()
+    except OSError as error:
+        raise UsageError(f"open {path}: {(error.strerror or str(error)).lower()}") from None
+    entries: list[str] = []
+    for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
+        try:
+            text = line.removesuffix(b"\r").decode("utf-8").lstrip()
+        except UnicodeDecodeError:
+            raise UsageError(f"env file {path}: invalid utf8 bytes at line {number}") from None
+        if not text or text.startswith("#"):
+            continue
+        name, equals, value = text.partition("=")
+        if not name:
+            raise UsageError(f"poorly formatted environment: no variable name on line '{text}'")
+        if any(letter.isspace() for letter in name):
+            raise UsageError(f"poorly formatted environment: variable '{name}' contains whitespaces")
+        if equals:
+            entries.append(f"{name}={value}")
+        elif name in os.environ:
+            entries.append(_from_caller(name))
+    return entries
+
+
+def read_env(options_env: list[str], env_files: list[str]) -> list[str]:
+    """The environment of the command line: files first, then -e; raises UsageError."""
+    entries = [entry for path in env_files for entry in read_env_file(path)]
+    for entry in options_env:
+        if not entry or entry.startswith("=") or "\0" in entry:
+            raise UsageError(f'invalid argument "{entry}" for "-e, --env" flag: invalid environment variable: {entry}')
+        entries.append(_from_caller(entry))
+    return entries
+
+
+def read_labels(labels: list[str]) -> dict[str, str]:
+    """`key=value` or `key` each; raises UsageError."""
+    result: dict[str, str] = {}
+    for label in labels:
+        key, _, value = label.partition("=")
+        if not key.strip():
+            raise UsageError(f'invalid argument "{label}" for "-l, --label" flag: invalid label format: "{label}"')
+        result[key] = value
+    return result
+
+
+def merge_env(image_env: list[str], given: list[str]) -> list[str]:
+    """Docker's order: what was given, then those of the image whose names were not given.
+
+    Source: moby daemon/commit.go merge
+    """
+    names = {entry.partition("=")[0] for entry in given}
+    return given + [entry for entry in image_env if entry.partition("=")[0] not in names]
+
+
+def replace_env(defaults: list[str], overrides: list[str]) -> list[str]:
+    """Overrides replace defaults of the same name in place, a bare name removes it, others are appended.
+
+    Source: moby container/env.go ReplaceOrAppendEnvValues
+    """
+    result: list[str | None] = list(defaults)
+    places = {entry.partition("=")[0]: index for index, entry in enumerate(defaults)}
+    for entry in overrides:
+        name, equals, _ = entry.partition("=")
+        index = places.get(name)
+        if not equals:
+            if index is not None:
+                result[index] = None
+        elif index is not None:
+            result[index] = entry
+        else:
+            places[name] = len(result)
+            result.append(entry)
+    return [entry for entry in result if entry is not None]
+
+
+def check_network(network: str) -> str:
+    """The network as docker names it; only none and host exist yet. Raises UsageError."""
+    if network not in ("none", "host"):
+        raise UsageError(f"network {network} not found", hint="--network none and --network host are there today")
+    return network
