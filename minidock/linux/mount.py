@@ -77,3 +77,33 @@ def describe_mount(
     if flags & MS_REMOUNT:
         return f"mount{options} {where}"
     return f"mount -t {os.fsdecode(fstype or b'none')}{options} {_quote(os.fsdecode(source or b'none'))} {where}"
+
+
+OPEN_TREE_CLONE = 1
+_AT_SYMLINK_NOFOLLOW = 0x100
+_AT_EMPTY_PATH = 0x1000
+_AT_RECURSIVE = 0x8000
+_AT_FDCWD = -100
+_MOVE_MOUNT_EMPTY_PATHS = 0x04 | 0x40
+
+
+def clone_tree(path: bytes, *, recursive: bool, follow: bool = True, at_fd: int = _AT_FDCWD) -> int:
+    """A detached copy of the mount at path, a bind mount not yet put anywhere.
+
+    Shape:   an empty path with at_fd copies what at_fd is
+    Returns: a close-on-exec descriptor of the copy's root; attach_tree puts it in place
+    Raises:  SyscallError
+    Source:  open_tree(2), Linux 5.2
+    """
+    flags = OPEN_TREE_CLONE | os.O_CLOEXEC | (_AT_RECURSIVE if recursive else 0)
+    flags |= (0 if path else _AT_EMPTY_PATH) | (0 if follow else _AT_SYMLINK_NOFOLLOW)
+    return syscall("open_tree", at_fd, path, flags)
+
+
+def attach_tree(tree_fd: int, target_fd: int) -> None:
+    """Put a detached mount exactly where target_fd is, without a second look at any name.
+
+    Raises: SyscallError, ENOTDIR when one is a directory and the other is not
+    Source: move_mount(2)
+    """
+    syscall("move_mount", tree_fd, b"", target_fd, b"", _MOVE_MOUNT_EMPTY_PATHS)

@@ -1,0 +1,152 @@
+"""Processes: clone3, pidfds, prctl, exec, session keyrings, descriptor ranges."""
+
+from __future__ import annotations
+
+import ctypes
+
+from minidock.errors import SyscallError
+from minidock.linux.libc import MACHINE, NUMBERS, declare, syscall
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SIGKILL = 9
+SIGCHLD = 17
+
+CLONE_PIDFD = 0x00001000
+CLONE_INTO_CGROUP = 0x200000000
+
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
+PR_SET_NAME = 15
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+PR_SET_NO_NEW_PRIVS = 38
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+
+CLOSE_RANGE_CLOEXEC = 4
+_KEYCTL_JOIN_SESSION_KEYRING = 1
+
+NUMBERS.setdefault("keyctl", 219 if MACHINE == "aarch64" else 250)
+
+
+class _CloneArgs(ctypes.Structure):
+    # linux/sched.h, struct clone_args, CLONE_ARGS_SIZE_VER2 (with the cgroup member, Linux 5.7)
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in (
+            "flags",
+            "pidfd",
+            "child_tid",
+            "parent_tid",
+            "exit_signal",
+            "stack",
+            "stack_size",
+            "tls",
+            "set_tid",
+            "set_tid_size",
+            "cgroup",
+        )
+    )
+
+
+# PyDLL keeps the interpreter's lock held during the call, so that the child starts with the lock in a known state.
+_raw_syscall = ctypes.PyDLL(None, use_errno=True).syscall
+_raw_syscall.restype = ctypes.c_long
+
+prctl = declare("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
+_sethostname = declare("sethostname", ctypes.c_char_p, ctypes.c_size_t)
+
+
+def clone_process(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
+    """Fork with clone3(2), into new namespaces and, on cgroup2, right into a group.
+
+    Shape:   flags: CLONE_NEW*; the caller has one thread only
+    Returns: (pid, pidfd) in the parent, (0, -1) in the child; the pidfd is close-on-exec
+    Raises:  SyscallError
+    Source:  clone3(2)
+    """
+    pidfd = ctypes.c_int(-1)
+    arguments = _CloneArgs(
+        flags=flags | CLONE_PIDFD | (0 if cgroup_fd is None else CLONE_INTO_CGROUP),
+        pidfd=ctypes.addressof(pidfd),
+        exit_signal=SIGCHLD,
+        cgroup=0 if cgroup_fd is None else cgroup_fd,
+    )
+    pid: int = _raw_syscall(
+        ctypes.c_long(NUMBERS["clone3"]), ctypes.byref(arguments), ctypes.c_size_t(ctypes.sizeof(arguments))
+    )
+    if pid == -1:
+        raise SyscallError(f"clone3(flags={flags:#x})", ctypes.get_errno())
+    return pid, pidfd.value if pid else -1
+
+
+def pidfd_open(pid: int) -> int:
+    """A close-on-exec descriptor of a process; raises SyscallError(ESRCH). Source: pidfd_open(2)"""
+    return syscall("pidfd_open", pid, 0)
+
+
+def pidfd_send_signal(pidfd: int, signal_number: int) -> None:
+    """Send a signal to exactly that process; raises SyscallError(ESRCH). Source: pidfd_send_signal(2)"""
+    syscall("pidfd_send_signal", pidfd, signal_number, None, 0)
+
+
+def start_time_of(pid: int) -> int:
+    """When a process was started; together with the boot ID and the pid this names it for good.
+
+    Units:   clock ticks since boot
+    Returns: 0 when there is no such process
+    Source:  proc(5), /proc/pid/stat, field 22; the command name may hold spaces and parentheses
+    """
+    try:
+        with open(f"/proc/{pid}/stat", "rb", buffering=0) as stat:
+            line = stat.read() or b""
+    except OSError:
+        return 0
+    fields = line[line.rfind(b")") + 2 :].split()
+    return int(fields[19]) if len(fields) > 19 else 0
+
+
+def set_dumpable(dumpable: bool) -> None:
+    """Forbid or allow that others open /proc/self/exe, mem and fd of this process. Source: prctl(2), ptrace(2)"""
+    prctl(PR_SET_DUMPABLE, int(dumpable), 0, 0, 0)
+
+
+def set_parent_death_signal(signal_number: int) -> None:
+    """Have the kernel send this signal when the parent thread ends; a change of user clears it. Source: prctl(2)"""
+    prctl(PR_SET_PDEATHSIG, signal_number, 0, 0, 0)
+
+
+def close_on_exec_from(first_fd: int) -> None:
+    """Mark every descriptor from first_fd on close-on-exec; raises SyscallError. Source: close_range(2)"""
+    syscall("close_range", first_fd, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
+
+
+def join_new_session_keyring(name: bytes) -> None:
+    """Leave the caller's session keyring for a fresh one; a kernel without keyrings is fine. Source: keyctl(2)"""
+    try:
+        syscall("keyctl", _KEYCTL_JOIN_SESSION_KEYRING, name, 0, 0, 0)
+    except SyscallError:
+        return
+
+
+def set_hostname(name: bytes) -> None:
+    """Name this UTS namespace; raises SyscallError. Source: sethostname(2)"""
+    _sethostname(name, len(name))
+
+
+_execve = declare("execve", ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p)
+
+
+def exec_program(path: bytes, arguments: Sequence[bytes], environment: Sequence[bytes]) -> None:
+    """Become another program; returns only by raising SyscallError.
+
+    Shape:  environment as a list, since os.execve would drop entries without `=` and repeated ones
+    Source: execve(2)
+    """
+    argv = (ctypes.c_char_p * (len(arguments) + 1))(*arguments, None)
+    envp = (ctypes.c_char_p * (len(environment) + 1))(*environment, None)
+    _execve(path, ctypes.addressof(argv), ctypes.addressof(envp))
