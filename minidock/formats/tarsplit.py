@@ -1,0 +1,208 @@
+"""tar-split: what a layer's tar holds besides the files' data, so that the tar can be made again to the bit.
+
+A gzip stream of JSON lines. A segment has raw bytes (the padding of the file before and all headers up to the
+next data), a file entry stands for the data of one member, with its CRC-64; entries without data have no size.
+
+Source: shared format notes §9; github.com/vbatts/tar-split, tar/storage/entry.go
+"""
+
+from __future__ import annotations
+
+import os
+from binascii import Error as Base64Error
+from binascii import a2b_base64, b2a_base64
+
+from minidock.errors import DigestMismatch, StoreCorrupt
+from minidock.formats.crc64 import crc64_portable, find_crc64
+from minidock.formats.gojson import encode_json, parse_json
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+_SEGMENT_BYTES = 48 * 1024
+_FLUSH_LINES = 512
+_MAX_LINE_BYTES = 64 << 20
+_READ_BYTES = 1 << 20
+
+_fast_crc64: Callable[..., int] | None = None
+
+
+def crc64(data: Any, value: int = 0) -> int:
+    """CRC-64/GO-ISO of data, continuing from the checksum of what came before."""
+    global _fast_crc64
+    if _fast_crc64 is None:
+        _fast_crc64 = find_crc64()
+    return _fast_crc64(data, value) if value else _fast_crc64(data)
+
+
+def _new_compressor() -> Any:
+    try:
+        from isal import isal_zlib
+
+        return isal_zlib.compressobj(1, isal_zlib.DEFLATED, 31)
+    except ImportError:
+        import zlib
+
+        return zlib.compressobj(1, zlib.DEFLATED, 31)
+
+
+def _encode_name(name: bytes) -> bytes:
+    try:
+        return b'"name":' + encode_json(name.decode("utf-8"))
+    except UnicodeDecodeError:
+        return b'"name_raw":"' + b2a_base64(name, newline=False) + b'"'
+
+
+class TarSplitWriter:
+    """Writes one tar-split stream to a descriptor, which stays the caller's."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._compressor = _new_compressor()
+        self._lines: list[bytes] = []
+        self._position = 0
+
+    def segment(self, data: Any) -> None:
+        """Add raw bytes of the tar; long ones become several segments, which readers join again."""
+        if len(data) <= _SEGMENT_BYTES:
+            if len(data):
+                self._segment(data)
+            return
+        for start in range(0, len(data), _SEGMENT_BYTES):
+            self._segment(data[start : start + _SEGMENT_BYTES])
+            self._flush()
+
+    def _segment(self, data: Any) -> None:
+        payload = b2a_base64(data, newline=False)
+        self._lines.append(b'{"type":2,"payload":"%b","position":%d}\n' % (payload, self._position))
+        self._position += 1
+
+    def file(self, name: bytes, size_bytes: int, crc: int) -> None:
+        """Add a member: its name as in the tar, and size and CRC-64 of its data (0 and 0 if it has none)."""
+        if name.isascii() and name.isalnum():
+            word = b'"name":"%b"' % name
+        else:
+            word = _encode_name(name)
+        if size_bytes:
+            checksum = b2a_base64(crc.to_bytes(8, "big"), newline=False)
+            line = b'{"type":1,%b,"size":%d,"payload":"%b","position":%d}\n' % (
+                word,
+                size_bytes,
+                checksum,
+                self._position,
+            )
+        else:
+            line = b'{"type":1,%b,"payload":null,"position":%d}\n' % (word, self._position)
+        self._position += 1
+        self._lines.append(line)
+        if len(self._lines) >= _FLUSH_LINES:
+            self._flush()
+
+    def _flush(self) -> None:
+        data = self._compressor.compress(b"".join(self._lines))
+        self._lines.clear()
+        self._write(data)
+
+    def _write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._fd, view) :]
+
+    def close(self) -> None:
+        """Write what is buffered and the gzip trailer; the descriptor stays open."""
+        self._flush()
+        self._write(self._compressor.flush())
+
+
+class Segment:
+    """Raw bytes of the tar."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+class FileEntry:
+    """A member: where size_bytes is not 0, the file's data with this CRC-64 come next."""
+
+    __slots__ = ("crc", "name", "size_bytes")
+
+    def __init__(self, name: bytes, size_bytes: int, crc: int) -> None:
+        self.name = name
+        self.size_bytes = size_bytes
+        self.crc = crc
+
+
+def _lines(fd: int) -> Iterator[bytes]:
+    from minidock.formats.compression import open_decompressed
+
+    stream = open_decompressed(fd, "gzip")
+    rest = b""
+    while data := stream.read(1 << 16):
+        *lines, rest = (rest + data).split(b"\n")
+        yield from lines
+        if len(rest) > _MAX_LINE_BYTES:
+            raise StoreCorrupt("tar-split: a line without end")
+    if rest:
+        yield rest
+
+
+def _parse_line(line: bytes) -> Segment | FileEntry:
+    document = parse_json(line, what="tar-split", limit_bytes=_MAX_LINE_BYTES)
+    payload = a2b_base64(document.get("payload") or "")
+    if document.get("type") == 2:
+        return Segment(payload)
+    raw = document.get("name_raw")
+    name = a2b_base64(raw) if raw else str(document.get("name", "")).encode("utf-8", "surrogateescape")
+    size = document.get("size", 0)
+    if document.get("type") != 1 or type(size) is not int or size < 0 or len(payload) not in (0, 8):
+        raise StoreCorrupt("tar-split: an entry of an unknown kind")
+    return FileEntry(name, size, int.from_bytes(payload, "big"))
+
+
+def read_tar_split(fd: int) -> Iterator[Segment | FileEntry]:
+    """The entries of a tar-split stream in order; raises FormatError or StoreCorrupt."""
+    for line in _lines(fd):
+        if line:
+            try:
+                yield _parse_line(line)
+            except (Base64Error, TypeError, ValueError):
+                raise StoreCorrupt("tar-split: an entry that is not base64") from None
+
+
+def reassemble(tar_split_fd: int, open_member: Callable[[bytes], int]) -> Iterator[bytes]:
+    """Make the layer's tar again.
+
+    Shape:   open_member(name) opens a member's file beneath the layer's directory, for a name as hostile as the tar
+    Returns: the tar's bytes in bounded pieces
+    Raises:  DigestMismatch if a file is not what it was, StoreCorrupt
+    """
+    for entry in read_tar_split(tar_split_fd):
+        if isinstance(entry, Segment):
+            yield entry.data
+        elif entry.size_bytes:
+            yield from _member_data(entry, open_member(entry.name))
+
+
+def _member_data(entry: FileEntry, fd: int) -> Iterator[bytes]:
+    try:
+        left, crc = entry.size_bytes, 0
+        while left and (data := os.read(fd, min(left, _READ_BYTES))):
+            crc = crc64(data, crc)
+            left -= len(data)
+            yield data
+    finally:
+        os.close(fd)
+    if left or crc != entry.crc:
+        raise DigestMismatch(
+            f"layer file {os.fsdecode(entry.name)!r}: CRC-64",
+            expected=f"{entry.crc:016x}",
+            actual=f"{crc:016x}",
+            hint="the file was changed after its layer was stored",
+        )
+
+
+__all__ = ["FileEntry", "Segment", "TarSplitWriter", "crc64", "crc64_portable", "read_tar_split", "reassemble"]
