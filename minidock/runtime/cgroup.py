@@ -1,0 +1,280 @@
+"""A container's control groups, on cgroup v1, v2, both, or none.
+
+Every hierarchy that is mounted and writable gets a directory `minidock/<container id>`; one that is not is
+left out without a word, since a container without limits loses nothing by it.
+Source: kernel Documentation/admin-guide/cgroup-v1/, cgroup-v2.rst
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+from minidock.errors import MinidockError, SyscallError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from minidock.trace import Trace
+
+DEFAULT_PARENT = "minidock"
+_WAIT_MS = 10_000
+
+
+class Hierarchy:
+    """One mounted cgroup hierarchy. Shape: controllers: v1 names such as `cpu`; `name=systemd`; empty for v2"""
+
+    __slots__ = ("controllers", "is_v2", "mount_point")
+
+    def __init__(self, mount_point: str, controllers: str, is_v2: bool) -> None:
+        self.mount_point = mount_point
+        self.controllers = controllers
+        self.is_v2 = is_v2
+
+
+_V1_WORDS = frozenset(("rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "favordynmods"))
+
+
+def hierarchies() -> list[Hierarchy]:
+    """The hierarchies mounted below /sys/fs/cgroup in this mount namespace, in mount order."""
+    found: dict[str, Hierarchy] = {}
+    try:
+        with open("/proc/self/mountinfo", "rb", buffering=0) as table:
+            lines = table.readall().split(b"\n")
+    except OSError:
+        return []
+    for line in lines:
+        if b" - cgroup" not in line:
+            continue
+        left, _, right = line.partition(b" - ")
+        fields, (fstype, _, options) = left.split(b" "), right.split(b" ", 2)
+        where = os.fsdecode(fields[4])
+        if fields[3] != b"/" and fields[3].startswith(b"/.."):
+            continue
+        words = [] if fstype == b"cgroup2" else [
+            word for word in os.fsdecode(options).split(",") if word not in _V1_WORDS and "release_agent" not in word
+        ]
+        if where == "/sys/fs/cgroup" or where.startswith("/sys/fs/cgroup/"):
+            found[where] = Hierarchy(where, ",".join(words), fstype == b"cgroup2")
+    return list(found.values())
+
+
+def _read(path: str) -> str:
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(handle, 1 << 16).decode("ascii", "replace")
+    finally:
+        os.close(handle)
+
+
+def _write(path: str, text: str) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(handle, text.encode("ascii"))
+    finally:
+        os.close(handle)
+
+
+def _make_parent(path: str, above: str, is_cpuset: bool) -> None:
+    """The directory that holds all containers' groups; a cpuset is empty until told otherwise."""
+    os.mkdir(path, 0o755)
+    if is_cpuset:
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            if not _read(f"{path}/{name}").strip():
+                _write(f"{path}/{name}", _read(f"{above}/{name}").strip())
+        _write(f"{path}/cgroup.clone_children", "1")
+
+
+class Cgroup:
+    """The directories of one container, one in each usable hierarchy.
+
+    Shape: paths: (hierarchy, directory) pairs
+    """
+
+    __slots__ = ("paths",)
+
+    def __init__(self, paths: Iterable[tuple[Hierarchy, str]]) -> None:
+        self.paths = list(paths)
+
+    @classmethod
+    def create(cls, container_id: str, parent: str = "", *, trace: Trace | None = None) -> Cgroup:
+        """Make the container's groups; hierarchies that cannot be written are left out.
+
+        Shape:  parent: `--cgroup-parent`, a path below each hierarchy's root
+        Raises: UsageError for a parent that leaves the hierarchy
+        """
+        words = [word for word in (parent or DEFAULT_PARENT).split("/") if word]
+        if ".." in words or "." in words:
+            raise UsageError(f"invalid cgroup parent {parent!r}: a plain path is expected")
+        made: list[tuple[Hierarchy, str]] = []
+        for hierarchy in hierarchies():
+            path = hierarchy.mount_point
+            is_cpuset = "cpuset" in hierarchy.controllers.split(",")
+            try:
+                for word in words:
+                    above, path = path, f"{path}/{word}"
+                    if not os.path.isdir(path):
+                        try:
+                            _make_parent(path, above, is_cpuset)
+                        except FileExistsError:
+                            continue
+                path = f"{path}/{container_id}"
+                if trace:
+                    trace("cgroup", f"mkdir {path}")
+                try:
+                    os.mkdir(path, 0o755)
+                except FileExistsError:
+                    pass
+            except OSError:
+                continue
+            made.append((hierarchy, path))
+        return cls(made)
+
+    @classmethod
+    def open(cls, container_id: str, parent: str = "") -> Cgroup:
+        """The groups that a container already has."""
+        words = "/".join(word for word in (parent or DEFAULT_PARENT).split("/") if word)
+        candidates = ((each, f"{each.mount_point}/{words}/{container_id}") for each in hierarchies())
+        return cls((each, path) for each, path in candidates if os.path.isdir(path))
+
+    @classmethod
+    def of_process(cls, pid: int) -> Cgroup:
+        """The groups in which a process of another cgroup namespace is, seen from ours."""
+        try:
+            lines = _read(f"/proc/{pid}/cgroup").splitlines()
+        except OSError:
+            return cls(())
+        where: dict[str, str] = {}
+        for line in lines:
+            _, controllers, path = line.split(":", 2)
+            where[controllers] = path
+        pairs = ((each, where.get(each.controllers, "/")) for each in hierarchies())
+        return cls((each, each.mount_point + path) for each, path in pairs if path != "/" and "/.." not in path)
+
+    @property
+    def v2_path(self) -> str | None:
+        """The directory in the v2 hierarchy, if there is one."""
+        return next((path for hierarchy, path in self.paths if hierarchy.is_v2), None)
+
+    def path_of(self, controller: str) -> str | None:
+        """The directory of a v1 controller, if it is mounted."""
+        return next((path for hierarchy, path in self.paths if controller in hierarchy.controllers.split(",")), None)
+
+    def attach(self, pid: int) -> None:
+        """Move a process in; a hierarchy that refuses keeps it where it is."""
+        for _, path in self.paths:
+            try:
+                _write(path + "/cgroup.procs", str(pid))
+            except OSError:
+                continue
+
+    def pids(self) -> list[int]:
+        """The processes inside, of the hierarchy that knows most."""
+        for _, path in self.paths:
+            try:
+                found = [int(word) for word in _read(path + "/cgroup.procs").split()]
+            except OSError:
+                continue
+            if found:
+                return found
+        return []
+
+    def kill_all(self) -> None:
+        """Send SIGKILL to every process inside, also to those that fork meanwhile."""
+        v2 = self.v2_path
+        if v2 is not None:
+            try:
+                _write(v2 + "/cgroup.kill", "1")
+                return
+            except OSError:
+                pass
+        for _ in range(100):
+            pids = self.pids()
+            if not pids:
+                return
+            for pid in pids:
+                try:
+                    os.kill(pid, 9)
+                except ProcessLookupError:
+                    continue
+            select.select([], [], [], 0.005)
+
+    def freeze(self) -> None:
+        """Stop every process inside and wait until all stand still; raises MinidockError where nothing can freeze."""
+        self._set_frozen(True)
+
+    def thaw(self) -> None:
+        """Let the processes go on; raises MinidockError."""
+        self._set_frozen(False)
+
+    def _set_frozen(self, frozen: bool) -> None:
+        v1 = self.path_of("freezer")
+        if v1 is not None:
+            state = "FROZEN" if frozen else "THAWED"
+            _freeze_v1(v1 + "/freezer.state", state)
+        elif self.v2_path is not None:
+            _freeze_v2(self.v2_path, frozen)
+        else:
+            raise MinidockError("cannot freeze the container: no cgroup freezer here", hint="commit with --pause=false")
+
+    def remove(self) -> None:
+        """Remove the directories; a last process may need a moment to be gone.
+
+        Raises: SyscallError(EBUSY) when processes stay inside
+        """
+        for _, path in self.paths:
+            _remove_directory(path)
+        self.paths = []
+
+
+def _freeze_v1(path: str, state: str) -> None:
+    for _ in range(_WAIT_MS):
+        _write(path, state)
+        if _read(path).strip() == state:
+            return
+        select.select([], [], [], 0.001)
+    _write(path, "THAWED")
+    raise MinidockError(f"the container could not be frozen within {_WAIT_MS // 1000} seconds")
+
+
+def _freeze_v2(path: str, frozen: bool) -> None:
+    handle = os.open(path + "/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _write(path + "/cgroup.freeze", "1" if frozen else "0")
+        if not frozen:
+            return
+        poll = select.poll()
+        poll.register(handle, select.POLLPRI)
+        while b"frozen 1" not in os.pread(handle, 4096, 0):
+            if not poll.poll(_WAIT_MS):
+                _write(path + "/cgroup.freeze", "0")
+                raise MinidockError(f"the container could not be frozen within {_WAIT_MS // 1000} seconds")
+    finally:
+        os.close(handle)
+
+
+def _remove_directory(path: str) -> None:
+    for _ in range(500):
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != 16:
+                raise SyscallError(f"rmdir({path!r})", error.errno or 0) from None
+            for name in _children(path):
+                _remove_directory(f"{path}/{name}")
+            select.select([], [], [], 0.002)
+            continue
+        return
+    raise SyscallError(f"rmdir({path!r})", 16)
+
+
+def _children(path: str) -> list[str]:
+    """Groups that the container made below its own, where it was allowed to."""
+    try:
+        with os.scandir(path) as entries:
+            return [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
