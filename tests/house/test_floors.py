@@ -16,7 +16,7 @@ THIRD_PARTIES = {
     "pyroute2": ("minidock.network",),
     "magic": ("minidock.formats.compression",),
     "isal": ("minidock.formats.compression", "minidock.formats.tarsplit", "minidock.store"),
-    "fastcrc": ("minidock.formats.tarsplit",),
+    "fastcrc": ("minidock.formats.crc64",),
     "backports": ("minidock.formats.compression",),
     "compression": ("minidock.formats.compression",),
 }
