@@ -1,0 +1,110 @@
+"""What the markers of an unfinished stage mean, and how the data root is brought back to order.
+
+Every step asks the data root itself whether something is still referred to, so settling the same stage twice,
+or after half of a settling, ends in the same state.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minidock.errors import FormatError, MinidockError
+from minidock.ids import CacheID, ChainID, ContainerID, ImageID
+from minidock.store import overlay2
+from minidock.store.transaction import delete_tree, discard, is_owner_alive, read_small
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minidock.store.root import DataRoot
+
+
+def sweep(root: DataRoot) -> list[str]:
+    """Settle the stages of processes that are gone.
+
+    Shape:   the caller holds the root's exclusive lock
+    Returns: the names of the stages that were settled
+    """
+    settled = []
+    for name in sorted(os.listdir(root.stage_path)):
+        if is_owner_alive(name):
+            continue
+        path = f"{root.stage_path}/{name}"
+        if os.path.isdir(path) and not os.path.islink(path):
+            settle(root, path)
+        else:
+            discard(root, path)
+        settled.append(name)
+    return settled
+
+
+def settle(root: DataRoot, path: str) -> None:
+    """Take back what an unfinished stage began, finish what it was removing, and delete it."""
+    with root.lock():
+        names = sorted(os.listdir(path))
+        for name in names:
+            kind, _, rest = name.partition("-")
+            if kind in ("container", "remove"):
+                _settle_container(root, path, kind, rest)
+        for name in names:
+            if name.startswith("image-"):
+                _settle_image(root, name.partition("-")[2])
+        layers = [name.partition("-")[2] for name in names if name.startswith("layer-")]
+        _settle_layers(root, path, layers)
+    discard(root, path)
+
+
+def _settle_container(root: DataRoot, path: str, kind: str, text: str) -> None:
+    try:
+        container_id = ContainerID.parse(text)
+    except FormatError:
+        return
+    record = f"{root.path}/containers/{container_id}"
+    if kind == "container" and os.path.exists(record + "/config.v2.json"):
+        return
+    mount_id = read_small(f"{path}/{kind}-{text}").decode("ascii", "replace")
+    overlay2.delete_rw(root, container_id, mount_id)
+    _delete(f"{root.path}/containers", container_id)
+
+
+def _settle_image(root: DataRoot, text: str) -> None:
+    try:
+        image_id = ImageID.of_hex(text)
+    except FormatError:
+        return
+    if image_id not in root.images.ids() or root.references.of_image(image_id) or root.images.children(image_id):
+        return
+    if image_id in root.images_of_containers():
+        return
+    root.images.remove(image_id)
+
+
+def _settle_layers(root: DataRoot, path: str, layers: list[str]) -> None:
+    for text in layers:
+        chain, _, cache = text.partition(".")
+        try:
+            chain_id, cache_id = ChainID.of_hex(chain), CacheID.parse(cache)
+        except FormatError:
+            continue
+        if root.layers.has(chain_id):
+            try:
+                published = root.layers.get(chain_id).cache_id == cache_id
+            except MinidockError:
+                # A power cut between the rename and the write of its files: an empty record, which only this stage
+                # can have left, since a stage that ended has synced what it published.
+                _delete(root.layers.path, chain_id.hex)
+                published = False
+            if published:
+                root.layers.release(chain_id)
+                continue
+        overlay2.delete_directory(root, cache_id)
+
+
+def _delete(parent: str, name: str) -> None:
+    try:
+        handle = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        delete_tree(handle, name)
+    finally:
+        os.close(handle)

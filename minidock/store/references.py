@@ -1,0 +1,133 @@
+"""repositories.json: which names point to which image.
+
+    {"Repositories":{"base":{"base:1":"sha256:<image hex>","base@sha256:<manifest hex>":"sha256:<image hex>"}}}
+
+Read anew for each change, under the exclusive lock, and replaced by one rename: two commands at once never lose
+each other's names. Keys are sorted as Go sorts its maps.
+Source: moby reference/store.go; shared format notes §2.1
+"""
+
+from __future__ import annotations
+
+from minidock.constants import DRIVER
+from minidock.errors import FormatError, InvalidReference, StoreCorrupt
+from minidock.formats.gojson import encode_json, parse_json
+from minidock.ids import ImageID
+from minidock.store.transaction import read_small
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minidock.formats.reference import Reference
+    from minidock.store.root import DataRoot
+
+_RELATIVE_PATH = f"image/{DRIVER}/repositories.json"
+_MAX_BYTES = 64 << 20
+
+
+class ReferenceStore:
+    """The names of a data root's images."""
+
+    __slots__ = ("_root", "path")
+
+    def __init__(self, root: DataRoot) -> None:
+        self._root = root
+        self.path = f"{root.path}/{_RELATIVE_PATH}"
+
+    def _load(self) -> dict[str, dict[str, str]]:
+        try:
+            raw = read_small(self.path, 1 << 20)
+        except FileNotFoundError:
+            return {}
+        try:
+            repositories = parse_json(raw, what=self.path, limit_bytes=_MAX_BYTES).get("Repositories")
+            if repositories is None:
+                repositories = {}
+            if not isinstance(repositories, dict):
+                raise FormatError(f"{self.path}: Repositories must be an object")
+            for names in repositories.values():
+                if not isinstance(names, dict) or not all(isinstance(value, str) for value in names.values()):
+                    raise FormatError(f"{self.path}: a repository must map names to image IDs")
+        except FormatError as error:
+            raise StoreCorrupt(error.message, hint="restore the file, or move it away to start without names") from None
+        return repositories
+
+    def _store(self, repositories: dict[str, dict[str, str]]) -> None:
+        ordered = {key: dict(sorted(names.items())) for key, names in sorted(repositories.items()) if names}
+        self._root.write_file(_RELATIVE_PATH, encode_json({"Repositories": ordered}), 0o600)
+
+    def all(self) -> dict[str, ImageID]:
+        """Every familiar reference (`ubuntu:latest`, `ubuntu@sha256:...`) with its image ID; raises StoreCorrupt."""
+        found: dict[str, ImageID] = {}
+        for names in self._load().values():
+            for name, value in names.items():
+                if len(value) == 71 and value.startswith("sha256:"):
+                    found[name] = ImageID(value)
+        return found
+
+    def get(self, reference: Reference | str) -> ImageID | None:
+        """The image a reference points to, or None; raises StoreCorrupt, InvalidReference."""
+        parsed = _parsed(reference)
+        value = self._load().get(parsed.repository_key, {}).get(parsed.store_key)
+        try:
+            return ImageID(ImageID.parse(value)) if value else None
+        except FormatError:
+            return None
+
+    def set(self, reference: Reference | str, image_id: ImageID) -> ImageID | None:
+        """Point a reference to an image.
+
+        Returns: the image it pointed to before, None when it is new
+        Raises:  InvalidReference for the name `sha256`, StoreCorrupt, StoreBusy, SyscallError
+        """
+        parsed = _parsed(reference)
+        if parsed.familiar_name == "sha256":
+            raise InvalidReference("refusing to create an ambiguous tag using digest algorithm as name")
+        ImageID.parse(image_id)
+        with self._root.lock():
+            repositories = self._load()
+            names = repositories.setdefault(parsed.repository_key, {})
+            before = names.get(parsed.store_key)
+            if before != image_id:
+                names[parsed.store_key] = image_id
+                self._root.tell("write", f"{self.path}: {parsed.store_key} -> {image_id}")
+                self._store(repositories)
+        return ImageID(before) if before else None
+
+    def remove(self, reference: Reference | str) -> bool:
+        """Remove a reference; False when there was none. Raises StoreCorrupt, StoreBusy, SyscallError"""
+        parsed = _parsed(reference)
+        return self.remove_names([parsed.store_key])
+
+    def remove_names(self, keys: list[str]) -> bool:
+        """Remove references given as they stand in the file, all in one write."""
+        with self._root.lock():
+            repositories = self._load()
+            removed = False
+            for names in repositories.values():
+                for key in keys:
+                    removed = names.pop(key, None) is not None or removed
+            if removed:
+                self._store(repositories)
+        return removed
+
+    def of_image(self, image_id: ImageID) -> list[str]:
+        """The familiar references of an image, in docker's order: by their spelling with the domain."""
+        return sorted((name for name, value in self.all().items() if value == image_id), key=canonical_key)
+
+
+def canonical_key(familiar: str) -> str:
+    """A familiar reference spelled with its domain, by which docker sorts."""
+    first, slash, _ = familiar.partition("/")
+    if not slash:
+        return f"docker.io/library/{familiar}"
+    if "." in first or ":" in first or first == "localhost":
+        return familiar
+    return f"docker.io/{familiar}"
+
+
+def _parsed(reference: Reference | str) -> Reference:
+    if isinstance(reference, str):
+        from minidock.formats.reference import parse_reference
+
+        return parse_reference(reference)
+    return reference

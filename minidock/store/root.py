@@ -1,0 +1,401 @@
+"""The data root: where it is, who may write into it, and the stores it holds.
+
+    ROOT/image/overlay2/     repositories.json, imagedb, layerdb: as Docker's engine has them
+    ROOT/overlay2/           the layers' content
+    ROOT/containers/         the containers' records
+    ROOT/minidock/lock       flock: exclusive for each change, shared while a container is made
+    ROOT/minidock/stage/     what is being made or removed at this moment; see transaction.py
+
+Docker's engine reads its root once and later writes from memory, so the two never write at the same time: the
+engine holds volumes/metadata.db exclusively for life, and a writer here holds it shared meanwhile.
+Source: shared format notes §1 and §13
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from minidock.constants import DEFAULT_ROOT, DRIVER, PRIVATE_DIR
+from minidock.errors import StoreBusy, StoreError, SyscallError, UsageError
+from minidock.store.transaction import Stage, make_directory, owner_token, sync_directory, write_new
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from minidock.ids import ImageID
+    from minidock.store.containers import ContainerStore
+    from minidock.store.imagedb import ImageStore
+    from minidock.store.layerdb import LayerStore
+    from minidock.store.references import ReferenceStore
+    from minidock.trace import Trace
+
+# Modes as the engine sets them; the last one is made last, so that its presence tells that all are there.
+_SKELETON = (
+    ("", 0o710),
+    ("image", 0o700),
+    (f"image/{DRIVER}", 0o700),
+    (f"image/{DRIVER}/imagedb", 0o700),
+    (f"image/{DRIVER}/imagedb/content", 0o700),
+    (f"image/{DRIVER}/imagedb/content/sha256", 0o700),
+    (f"image/{DRIVER}/imagedb/metadata", 0o700),
+    (f"image/{DRIVER}/imagedb/metadata/sha256", 0o700),
+    (f"image/{DRIVER}/layerdb", 0o700),
+    (f"image/{DRIVER}/layerdb/sha256", 0o755),
+    (f"image/{DRIVER}/layerdb/mounts", 0o755),
+    (f"image/{DRIVER}/layerdb/tmp", 0o755),
+    (DRIVER, 0o710),
+    (f"{DRIVER}/l", 0o700),
+    ("containers", 0o710),
+    (PRIVATE_DIR, 0o700),
+    (f"{PRIVATE_DIR}/stage", 0o700),
+)
+_OTHER_DRIVERS = ("vfs", "btrfs", "zfs", "fuse-overlayfs", "aufs", "devicemapper", "overlay")
+
+
+class DataRoot:
+    """An open data root; use it as a context manager.
+
+    Shape: path: absolute, without symlinks; fd: its directory, -1 when there is none yet; overlay_path: ROOT/overlay2;
+           stages: this process's open stages, innermost last
+    """
+
+    __slots__ = (
+        "_containers",
+        "_depth",
+        "_engine_fd",
+        "_exclusive",
+        "_images",
+        "_layers",
+        "_lock_fd",
+        "_references",
+        "fd",
+        "image_path",
+        "overlay_path",
+        "path",
+        "stage_path",
+        "stages",
+        "trace",
+        "unsynced",
+        "writable",
+    )
+
+    def __init__(self, path: str, fd: int, *, writable: bool, trace: Trace | None) -> None:
+        self.path = path
+        self.fd = fd
+        self.trace = trace
+        self.writable = writable
+        self.image_path = f"{path}/image/{DRIVER}"
+        self.overlay_path = f"{path}/{DRIVER}"
+        self.stage_path = f"{path}/{PRIVATE_DIR}/stage"
+        self.stages: list[Stage] = []
+        self.unsynced = False
+        self._lock_fd = self._engine_fd = -1
+        self._depth = 0
+        self._exclusive = False
+        self._layers: LayerStore | None = None
+        self._images: ImageStore | None = None
+        self._references: ReferenceStore | None = None
+        self._containers: ContainerStore | None = None
+
+    @classmethod
+    def open(
+        cls, path: str | None = None, *, write: bool = True, create: bool = True, trace: Trace | None = None
+    ) -> DataRoot:
+        """Open a data root, and with `write` sweep what killed commands left in it.
+
+        Shape:   path None means $MINIDOCK_ROOT, then /var/lib/minidock; with `write` and `create` a missing root is
+                 made; reading a missing default root finds it empty
+        Raises:  StoreError for another storage driver's root, a missing root, or missing rights
+        """
+        chosen = path or os.environ.get("MINIDOCK_ROOT")
+        real = os.path.realpath(chosen or DEFAULT_ROOT)
+        try:
+            _refuse_foreign(real)
+            if write and (create or os.path.isdir(real)):
+                _make_skeleton(real)
+            fd = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if chosen or write:
+                raise StoreError(f"there is no data root at {real}", hint="minidock pull-tar makes one") from None
+            fd = -1
+        except NotADirectoryError:
+            raise StoreError(f"the data root {real} is not a directory") from None
+        except PermissionError as error:
+            raise StoreError(f"no access to {error.filename}", hint="needs root rights") from None
+        except OSError as error:
+            raise SyscallError(f"open data root {real}", error.errno or 5) from None
+        root = cls(real, fd, writable=write, trace=trace)
+        try:
+            if write:
+                root.sweep()
+        except BaseException:
+            root.close()
+            raise
+        return root
+
+    def close(self) -> None:
+        """Let go of all descriptors and locks; closing twice is fine."""
+        for handle in (self._engine_fd, self._lock_fd, self.fd):
+            if handle >= 0:
+                os.close(handle)
+        self._engine_fd = self._lock_fd = self.fd = -1
+        self._depth = 0
+
+    def __enter__(self) -> DataRoot:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def tell(self, kind: str, text: str) -> None:
+        """Show one real step to whoever listens."""
+        if self.trace is not None:
+            self.trace(kind, text)
+
+    @property
+    def layers(self) -> LayerStore:
+        """The read-only layers."""
+        if self._layers is None:
+            from minidock.store.layerdb import LayerStore
+
+            self._layers = LayerStore(self)
+        return self._layers
+
+    @property
+    def images(self) -> ImageStore:
+        """The image configs."""
+        if self._images is None:
+            from minidock.store.imagedb import ImageStore
+
+            self._images = ImageStore(self)
+        return self._images
+
+    @property
+    def references(self) -> ReferenceStore:
+        """The names of images."""
+        if self._references is None:
+            from minidock.store.references import ReferenceStore
+
+            self._references = ReferenceStore(self)
+        return self._references
+
+    @property
+    def containers(self) -> ContainerStore:
+        """The containers."""
+        if self._containers is None:
+            from minidock.store.containers import ContainerStore
+
+            self._containers = ContainerStore(self)
+        return self._containers
+
+    def images_of_containers(self) -> set[ImageID]:
+        """The images that some container was made from."""
+        try:
+            if not os.listdir(f"{self.path}/containers"):
+                return set()
+        except FileNotFoundError:
+            return set()
+        return {container.image_id for container in self.containers.all()}
+
+    def lock(self, shared: bool = False) -> Lock:
+        """Hold the root's lock: exclusive to change it, shared to keep what is there from being removed.
+
+        Shape:   a context manager, re-entrant within one process; asking for exclusive while holding shared lets go
+                 of the lock for a moment, so what was read before must be read again
+        Raises:  StoreBusy when dockerd holds the root
+        """
+        return Lock(self, shared)
+
+    def stage(self) -> Stage:
+        """A private place to make things in; see transaction.py. A context manager."""
+        if not self.writable:
+            raise UsageError(f"the data root {self.path} was opened for reading only")
+        return Stage(self)
+
+    def sweep(self) -> list[str]:
+        """Settle what killed commands left; does nothing while another command or dockerd is at work.
+
+        Returns: the names of the stages that were settled
+        """
+        if not os.listdir(self.stage_path):
+            return []
+        from minidock.store.recovery import sweep
+        from minidock.store.transaction import is_owner_alive
+
+        if all(is_owner_alive(name) for name in os.listdir(self.stage_path)):
+            return []
+        try:
+            with Lock(self, False, wait=False):
+                return sweep(self)
+        except StoreBusy:
+            return []
+
+    def write_file(self, relative_path: str, data: bytes, mode: int = 0o600, *, durable: bool = True) -> None:
+        """Write a file of the data root whole or not at all, replacing what is there.
+
+        Shape:   durable: survive a power cut as well as a kill
+        Raises:  SyscallError
+        """
+        target = f"{self.path}/{relative_path}"
+        temporary = f"{self.stage_path}/{owner_token()}.{os.urandom(6).hex()}"
+        self.tell("write", target)
+        try:
+            write_new(temporary, data, mode, durable=durable)
+            os.rename(temporary, target)
+            if durable:
+                sync_directory(target.rpartition("/")[0])
+        except OSError as error:
+            if os.path.lexists(temporary):
+                os.unlink(temporary)
+            raise SyscallError(f"write {target}", error.errno or 5) from None
+
+    def sync_content(self) -> None:
+        """Flush everything written so far to the disk, once for all files.
+
+        Source: syncfs(2); one call instead of an fsync for each of a layer's files
+        """
+        import ctypes
+
+        from minidock.linux.libc import declare
+
+        handle = os.open(self.overlay_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            declare("syncfs", ctypes.c_int)(handle)
+        finally:
+            os.close(handle)
+        self.unsynced = False
+
+    def hold_against_engine(self) -> int:
+        """Keep dockerd from taking this root for as long as the returned descriptor is open in any process.
+
+        Returns: a close-on-exec descriptor, or -1 when no engine ever used this root
+        Raises:  StoreBusy when dockerd has it now
+        """
+        path = f"{self.path}/volumes/metadata.db"
+        try:
+            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return -1
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _lock_holder(handle)
+            os.close(handle)
+            raise StoreBusy(
+                f"dockerd{holder} is running on the data root {self.path}",
+                hint="stop it first, or use another --root; reading works meanwhile",
+            ) from None
+        return handle
+
+
+class Lock:
+    """The root's lock while it is held; made by DataRoot.lock."""
+
+    __slots__ = ("_restore", "root", "shared", "wait")
+
+    def __init__(self, root: DataRoot, shared: bool, *, wait: bool = True) -> None:
+        self.root = root
+        self.shared = shared
+        self.wait = wait
+        self._restore = False
+
+    def __enter__(self) -> Lock:
+        root = self.root
+        if not self.shared and not root.writable:
+            raise UsageError(f"the data root {root.path} was opened for reading only")
+        if root._depth == 0:
+            self._take()
+        elif not self.shared and not root._exclusive:
+            fcntl.flock(root._lock_fd, fcntl.LOCK_EX)
+            root._exclusive = self._restore = True
+        root._depth += 1
+        return self
+
+    def _take(self) -> None:
+        root = self.root
+        if root.writable:
+            root._engine_fd = root.hold_against_engine()
+        try:
+            flags = (os.O_RDWR | os.O_CREAT) if root.writable else os.O_RDONLY
+            root._lock_fd = os.open(f"{root.path}/{PRIVATE_DIR}/lock", flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            kind = fcntl.LOCK_SH if self.shared else fcntl.LOCK_EX
+            fcntl.flock(root._lock_fd, kind if self.wait else kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._release()
+            raise StoreBusy(f"another command is changing the data root {root.path}") from None
+        except (FileNotFoundError, PermissionError) as error:
+            self._release()
+            # A root that minidock never wrote to has no lock, and no writer but dockerd, whom reading does not disturb.
+            if root.writable:
+                raise SyscallError(f"open({error.filename!r})", error.errno or 5) from None
+        except BaseException:
+            self._release()
+            raise
+        root._exclusive = not self.shared
+
+    def _release(self) -> None:
+        root = self.root
+        for handle in (root._lock_fd, root._engine_fd):
+            if handle >= 0:
+                # Said aloud, since a process forked meanwhile shares the open file and would keep it locked.
+                fcntl.flock(handle, fcntl.LOCK_UN)
+                os.close(handle)
+        root._lock_fd = root._engine_fd = -1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        root = self.root
+        if root._depth == 0:
+            return
+        root._depth -= 1
+        if root._depth == 0:
+            self._release()
+        elif self._restore:
+            fcntl.flock(root._lock_fd, fcntl.LOCK_SH)
+            root._exclusive = False
+
+
+def _refuse_foreign(path: str) -> None:
+    """Raise StoreError when another storage driver or the containerd image store owns this root."""
+    if os.path.isdir(f"{path}/image/{DRIVER}"):
+        return
+    for driver in _OTHER_DRIVERS:
+        if os.path.isdir(f"{path}/image/{driver}"):
+            raise StoreError(
+                f"the data root {path} belongs to Docker's storage driver {driver}, not {DRIVER}",
+                hint="use another --root, and docker save to carry its images over",
+            )
+    snapshots = f"{path}/containerd/daemon/io.containerd.snapshotter.v1.overlayfs/snapshots"
+    if os.path.isdir(f"{path}/rootfs/overlayfs") or (os.path.isdir(snapshots) and os.listdir(snapshots)):
+        raise StoreError(
+            f"the data root {path} belongs to Docker's containerd image store",
+            hint="use another --root, and docker save to carry its images over",
+        )
+
+
+def _make_skeleton(path: str) -> None:
+    if os.path.isdir(f"{path}/{PRIVATE_DIR}/stage"):
+        return
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    for name, mode in _SKELETON:
+        try:
+            make_directory(f"{path}/{name}".rstrip("/"), mode)
+        except FileExistsError:
+            continue
+
+
+def _lock_holder(handle: int) -> str:
+    """` (pid N)` of the process that holds a flock on this open file. Source: proc(5), /proc/locks"""
+    from minidock.store.transaction import read_small
+
+    inode = os.fstat(handle).st_ino
+    for line in read_small("/proc/locks", 1 << 20).decode("ascii", "replace").splitlines():
+        fields = line.split()
+        if len(fields) > 5 and fields[1] == "FLOCK" and fields[5].endswith(f":{inode}"):
+            return f" (pid {fields[4]})"
+    return ""

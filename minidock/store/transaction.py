@@ -1,0 +1,282 @@
+"""Steps that a crash may cut anywhere: a private stage, one rename to publish, and a sweep of what dead owners left.
+
+A stage is the directory ROOT/minidock/stage/<boot id>.<pid>.<start time>.<random>. Whatever is being made or
+removed lies in it, or is named by an empty marker file in it before the data root itself changes:
+
+    layer-<chain hex>.<cache_id>     this layer is being published or released
+    image-<hex>                      this image is being added or removed
+    container-<container_id>         this container is being made; the file holds its mount_id
+    remove-<container_id>            this container is being removed
+
+Leaving the stage in peace drops the markers; leaving it by an exception, or dying, has `recovery.settle` read
+them (at once, or at the next opening of the root for writing) and take back what nothing refers to. So a kill
+at any moment leaves either the old state, or the new one, or garbage that names itself.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minidock.errors import Conflict, SyscallError
+from minidock.linux.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, open_in_root
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from minidock.store.root import DataRoot
+
+# A directory tree is walked with one descriptor a level; below this depth its subdirectories are first moved up,
+# so that neither the descriptors nor the interpreter's stack bound the depth that can be deleted.
+_MAX_WALK_DEPTH = 100
+
+
+def boot_id() -> str:
+    """The kernel's random name for this boot. Source: proc(5), /proc/sys/kernel/random/boot_id"""
+    return read_small("/proc/sys/kernel/random/boot_id").decode("ascii").strip()
+
+
+def start_time(pid: int) -> int | None:
+    """When a process started, in clock ticks since boot; None for one that is gone or a zombie.
+
+    Source: proc(5), /proc/PID/stat, fields 3 and 22; the name in field 2 may itself hold blanks and brackets
+    """
+    try:
+        fields = read_small(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    if len(fields) < 20 or fields[0] in (b"Z", b"X"):
+        return None
+    return int(fields[19])
+
+
+def owner_token() -> str:
+    """The name of this very process, told apart from any later process with its pid: boot id, pid, start time."""
+    pid = os.getpid()
+    return f"{boot_id()}.{pid}.{start_time(pid) or 0}"
+
+
+def is_owner_alive(name: str) -> bool:
+    """Whether the process that a stage name starts with still lives; names of another form count as dead."""
+    boot, _, rest = name.partition(".")
+    pid, _, rest = rest.partition(".")
+    started = rest.partition(".")[0]
+    if boot != boot_id() or not pid.isdecimal() or not started.isdecimal():
+        return False
+    return start_time(int(pid)) == int(started)
+
+
+def read_small(path: str, limit_bytes: int = 1 << 16) -> bytes:
+    """A small file's bytes, in as few system calls as can be; raises OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        data = os.read(handle, limit_bytes)
+        if len(data) < 4096:
+            return data
+        chunks = [data]
+        while chunk := os.read(handle, limit_bytes):
+            chunks.append(chunk)
+        return b"".join(chunks)
+    finally:
+        os.close(handle)
+
+
+def write_new(path: str, data: bytes, mode: int, *, durable: bool = False) -> None:
+    """Create a file that must not exist, with exactly this mode whatever the umask; raises OSError."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
+    try:
+        os.fchmod(handle, mode)
+        view = memoryview(data)
+        while view:
+            view = view[os.write(handle, view) :]
+        if durable:
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def make_directory(path: str, mode: int) -> None:
+    """Create a directory that must not exist, with exactly this mode whatever the umask; raises OSError."""
+    os.mkdir(path, mode)
+    os.chmod(path, mode)
+
+
+def sync_directory(path: str) -> None:
+    """Make renames and new names in a directory survive a power cut; raises OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _unescape(field: str) -> str:
+    parts = field.split("\\")
+    return parts[0] + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts[1:])
+
+
+def mounts_below(path: str) -> list[str]:
+    """Mount points of this namespace at path or below it, path given without symlinks.
+
+    Source: proc(5), /proc/PID/mountinfo; blanks, tabs, newlines and backslashes are octal escapes there
+    """
+    table = os.fsdecode(read_small("/proc/self/mountinfo", 1 << 20))
+    points = []
+    for line in table.splitlines():
+        point = line.split(" ", 5)[4]
+        if "\\" in point:
+            point = os.fsdecode(_unescape(point).encode("latin-1", "surrogateescape"))
+        if point == path or point.startswith(path + "/"):
+            points.append(point)
+    return points
+
+
+def refuse_mounted(path: str) -> None:
+    """Raise Conflict when something is mounted at or below path, whose deletion would reach into it."""
+    points = mounts_below(path)
+    if points:
+        raise Conflict(f"cannot remove {path}: {points[-1]} is a mount point", hint=f"umount {points[-1]} first")
+
+
+def _delete_directory(parent_fd: int, name: str, depth: int, top_fd: int, queue: list[str]) -> None:
+    resolve = RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH
+    handle = open_in_root(parent_fd, os.fsencode(name), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, resolve=resolve)
+    try:
+        with os.scandir(handle) as entries:
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False):
+                    os.unlink(entry.name, dir_fd=handle)
+                elif depth < _MAX_WALK_DEPTH:
+                    _delete_directory(handle, entry.name, depth + 1, top_fd, queue)
+                else:
+                    moved = f"deep-{os.urandom(8).hex()}"
+                    os.rename(entry.name, moved, src_dir_fd=handle, dst_dir_fd=top_fd)
+                    queue.append(moved)
+    finally:
+        os.close(handle)
+    os.rmdir(name, dir_fd=parent_fd)
+
+
+def delete_tree(parent_fd: int, name: str) -> None:
+    """Delete a directory tree, or a file, and never step through a mount or a symlink.
+
+    Shape:   name is one component below parent_fd; a missing one is fine
+    Raises:  SyscallError (EXDEV at a mount point, whose content stays)
+    Source:  openat2(2), RESOLVE_NO_XDEV: bind mounts of the same file system are told apart too
+    """
+    queue = [name]
+    while queue:
+        current = queue.pop()
+        try:
+            try:
+                os.unlink(current, dir_fd=parent_fd)
+            except IsADirectoryError:
+                _delete_directory(parent_fd, current, 0, parent_fd, queue)
+        except FileNotFoundError:
+            continue
+        except SyscallError as error:
+            if error.errno != 2:
+                raise
+        except OSError as error:
+            raise SyscallError(f"remove {error.filename or current!r}", error.errno or 5) from None
+
+
+class Stage:
+    """A private directory of the data root in which things are made before, and put after, they are visible.
+
+    Shape: path, fd: the directory; discard_on_exit: whether leaving deletes it (else the next sweep does)
+    """
+
+    __slots__ = ("_count", "discard_on_exit", "fd", "path", "root")
+
+    def __init__(self, root: DataRoot) -> None:
+        self.root = root
+        self.path = f"{root.stage_path}/{owner_token()}.{os.urandom(6).hex()}"
+        self.discard_on_exit = True
+        self.fd = -1
+        self._count = 0
+
+    def __enter__(self) -> Stage:
+        make_directory(self.path, 0o700)
+        self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self.root.stages.append(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self in self.root.stages:
+            self.root.stages.remove(self)
+        os.close(self.fd)
+        self.fd = -1
+        if not self.discard_on_exit:
+            return
+        try:
+            if error is not None:
+                from minidock.store.recovery import settle
+
+                settle(self.root, self.path)
+            else:
+                self._discard()
+        except (OSError, Conflict) as failure:
+            if error is None:
+                raise
+            error.add_note(f"cleaning up: {failure}")
+
+    def _discard(self) -> None:
+        try:
+            os.rmdir(self.path)
+        except OSError:
+            # Markers go first: once the deletion of a tree has begun, nothing is left to take back.
+            for name in os.listdir(self.path):
+                if name.startswith(MARKERS):
+                    os.unlink(f"{self.path}/{name}")
+            discard(self.root, self.path)
+
+    def new_path(self, word: str) -> str:
+        """A path in the stage that nothing uses yet."""
+        self._count += 1
+        return f"{self.path}/{word}-{self._count}"
+
+    def mark(self, kind: str, name: str, data: bytes = b"") -> None:
+        """Write down, before the data root changes, what is about to change; see the module's head."""
+        path = f"{self.path}/{kind}-{name}"
+        if not os.path.lexists(path):
+            write_new(path, data, 0o600)
+
+    def unmark(self, kind: str, name: str) -> None:
+        """Take a marker back."""
+        try:
+            os.unlink(f"{self.path}/{kind}-{name}")
+        except FileNotFoundError:
+            return
+
+    def remove_tree(self, path: str) -> bool:
+        """Take a file or directory out of the data root at once, and delete it when the stage ends.
+
+        Shape:   path without symlinks, on the data root's file system
+        Returns: False when there is no such file
+        Raises:  Conflict when something is mounted below it; SyscallError
+        """
+        refuse_mounted(path)
+        self.root.tell("remove", path)
+        try:
+            os.rename(path, self.new_path("trash"))
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise SyscallError(f"rename({path!r})", error.errno or 5) from None
+        return True
+
+
+MARKERS = ("layer-", "image-", "container-", "remove-")
+
+
+def discard(root: DataRoot, path: str) -> None:
+    """Delete a stage directory or a temporary file; what another process deletes at the same time is no error."""
+    parent, _, name = path.rpartition("/")
+    handle = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        delete_tree(handle, name)
+    finally:
+        os.close(handle)
