@@ -11,6 +11,10 @@ import os
 
 from minidock.errors import FormatError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
 _HEX = frozenset("0123456789abcdef")
 _BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
 _BASE32_SET = frozenset(_BASE32)
@@ -31,14 +35,14 @@ class Digest(str):
     __slots__ = ()
 
     @classmethod
-    def parse(cls, text: str) -> "Digest":
+    def parse(cls, text: str) -> Self:
         """Check text and return it as this kind of digest; raises FormatError."""
         if not (isinstance(text, str) and text.startswith("sha256:") and is_hex64(text[7:])):
             raise FormatError(f"not a sha256 digest: {text!r}")
         return cls(text)
 
     @classmethod
-    def of_hex(cls, hexdigest: str) -> "Digest":
+    def of_hex(cls, hexdigest: str) -> Self:
         """The digest whose hexadecimal part is given; raises FormatError."""
         return cls.parse("sha256:" + hexdigest)
 

@@ -17,7 +17,7 @@ from minidock.constants import MAX_LAYERS
 from minidock.errors import FormatError, MaxDepthExceeded, NoSuchLayer, StoreCorrupt, SyscallError
 from minidock.ids import CacheID, ChainID, DiffID, LinkID, chain_id_of, is_hex64, random_hex64
 from minidock.store import overlay2
-from minidock.store.transaction import Stage, make_directory, read_small, sync_directory, write_new
+from minidock.store.transaction import Stage, make_directory, read_small, refuse_mounted, sync_directory, write_new
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -226,26 +226,28 @@ class LayerStore:
             with self._root.stage():
                 return self.release(chain_id)
         stage = self._root.stages[-1]
-        removed: list[ChainID] = []
         with self._root.lock():
             used = self.used()
             children: dict[str, int] = {}
             for other in self.all():
                 parent = _read(f"{self.path}/{other.hex}", "parent", default="")
                 children[parent] = children.get(parent, 0) + 1
+            unused: list[Layer] = []
             current: ChainID | None = chain_id
             while current is not None and self.has(current) and current not in used and not children.get(current):
-                layer = self.get(current)
+                unused.append(self.get(current))
+                current = unused[-1].parent
+                if current:
+                    children[current] -= 1
+            # All are named before the first goes: after a crash the upper ones no longer lead to those below.
+            for layer in unused:
+                refuse_mounted(f"{self._root.overlay_path}/{layer.cache_id}")
+                stage.mark("layer", f"{layer.chain_id.hex}.{layer.cache_id}")
+            for layer in unused:
                 self._remove(stage, layer)
-                removed.append(current)
-                if layer.parent:
-                    children[layer.parent] -= 1
-                current = layer.parent
-        return removed
+        return [layer.chain_id for layer in unused]
 
     def _remove(self, stage: Stage, layer: Layer) -> None:
-        overlay2.refuse_mounted(f"{self._root.overlay_path}/{layer.cache_id}")
-        stage.mark("layer", f"{layer.chain_id.hex}.{layer.cache_id}")
         record = f"{self.path}/{layer.chain_id.hex}"
         self._root.tell("remove", record)
         os.rename(record, stage.new_path("trash"))

@@ -1,6 +1,6 @@
 """overlay2/: one directory a layer, and how they become one file tree.
 
-    overlay2/l/<link_id>            symlink to ../<cache_id>/diff; 28 characters instead of 70 for the mount's option page
+    overlay2/l/<link_id>            symlink to ../<cache_id>/diff, short enough for the mount's option page
     overlay2/<cache_id>/diff        the layer's content
     overlay2/<cache_id>/link        its link_id
     overlay2/<cache_id>/lower       l/<link_id>:l/<link_id>..., nearest layer first; absent in a bottom layer
@@ -214,9 +214,8 @@ def create_rw(root: DataRoot, stage: Stage, container_id: ContainerID, chain_id:
         target = f"{root.layers.mounts_path}/{container_id}"
         root.tell("write", target)
         os.rename(record, target)
-    return RWLayer(
-        container_id, mount_id, init_id, chain_id or ChainID(""), lowers, f"{root.overlay_path}/{init_id}/diff"
-    )
+    init_diff = f"{root.overlay_path}/{init_id}/diff"
+    return RWLayer(container_id, mount_id, init_id, chain_id or ChainID(""), lowers, init_diff)
 
 
 def read_rw(root: DataRoot, container_id: str) -> RWLayer:

@@ -199,7 +199,9 @@ class DataRoot:
                 return set()
         except FileNotFoundError:
             return set()
-        return {container.image_id for container in self.containers.all()}
+        from minidock.ids import ImageID
+
+        return {ImageID(container.image_id) for container in self.containers.all()}
 
     def lock(self, shared: bool = False) -> Lock:
         """Hold the root's lock: exclusive to change it, shared to keep what is there from being removed.
