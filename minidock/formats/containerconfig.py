@@ -35,8 +35,13 @@ READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysr
 
 
 def encode_record(document: dict[str, Any]) -> bytes:
-    """The bytes of config.v2.json or hostconfig.json."""
-    return encode_json(document) + b"\n"
+    """The bytes of config.v2.json or hostconfig.json; bytes that are not UTF-8 become U+FFFD, as in Go."""
+    raw = encode_json(document) + b"\n"
+    try:
+        raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("utf-8", "replace").encode("utf-8")
+    return raw
 
 
 def time_text(time_ns: int) -> str:

@@ -62,9 +62,7 @@ def clean_path(path: str) -> str:
     for part in path.split("/"):
         if part == ".." and parts and parts[-1] != "..":
             parts.pop()
-        elif part == ".." and not absolute:
-            parts.append(part)
-        elif part not in ("", ".", ".."):
+        elif part == ".." and not absolute or part not in ("", ".", ".."):
             parts.append(part)
     return ("/" if absolute else "") + "/".join(parts) or "."
 
@@ -282,7 +280,7 @@ def parse_tmpfs(text: str) -> TmpfsRequest:
     for option in options.split(",") if options else ():
         key, equals, value = option.partition("=")
         if option not in _TMPFS_FLAGS and not (equals and value and key in _TMPFS_KEYS):
-            raise UsageError(f"invalid tmpfs option [\"{option}\"]")
+            raise UsageError(f'invalid tmpfs option ["{option}"]')
     return TmpfsRequest(_target(target, "tmpfs", ""), options)
 
 

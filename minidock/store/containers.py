@@ -1,0 +1,387 @@
+"""containers/<id>: the records of containers, their names, locks and states.
+
+config.v2.json and hostconfig.json are Docker's own and always say that the container is not running, since an
+engine that takes the data root over would otherwise unmount and detach what still runs. While a container does
+run, `minidock.state` beside them says so, with the process told apart from any later one by boot, pid and
+start time; it is written by rename, and it goes when the exit has been put into config.v2.json. Whoever starts,
+removes or commits a container holds a flock on its directory, so that one upper directory is never mounted twice.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minidock.errors import BadConfig, ContainerRunning, FormatError, NameInUse, NoSuchContainer, StoreCorrupt
+from minidock.formats.containerconfig import MAX_BYTES, ContainerConfig, encode_record, state_document
+from minidock.formats.gojson import encode_json, parse_json
+from minidock.ids import ContainerID, is_hex64
+from minidock.store import overlay2
+from minidock.store.containerstate import ContainerState, state_from_record
+from minidock.store.transaction import make_directory, read_small, sync_directory, write_new
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+    from typing import Any
+
+    from minidock.ids import ChainID
+    from minidock.store.overlay2 import RWLayer
+    from minidock.store.root import DataRoot
+
+    # fill(overlay_path, lowers, diff_path): puts the init layer's files into its diff directory
+    FillInit = Callable[[str, list[str], str], object]
+
+STATE_FILE = "minidock.state"
+EXIT_FILE = "minidock.exit"
+
+
+class Container:
+    """One container as its files tell it.
+
+    Shape: document is config.v2.json; config joins it with hostconfig.json, read when first needed
+    """
+
+    __slots__ = ("_config", "_layer", "document", "id", "path", "root", "state")
+
+    def __init__(self, root: DataRoot, container_id: ContainerID, document: dict[str, Any]) -> None:
+        self.root = root
+        self.id = container_id
+        self.path = f"{root.path}/containers/{container_id}"
+        self.document = document
+        self._config: ContainerConfig | None = None
+        self._layer: RWLayer | None = None
+        self.state = _read_state(self.path, document)
+
+    @property
+    def config(self) -> ContainerConfig:
+        """Both configuration files; raises BadConfig, StoreCorrupt."""
+        if self._config is None:
+            try:
+                host = parse_json(
+                    read_small(f"{self.path}/hostconfig.json"), what="hostconfig.json", limit_bytes=MAX_BYTES
+                )
+            except FileNotFoundError:
+                host = {}
+            except FormatError as error:
+                raise StoreCorrupt(f"container {self.id.short}: {error.message}") from None
+            self._config = ContainerConfig(self.document, host, what=f"container {self.id.short}")
+        return self._config
+
+    @property
+    def light_config(self) -> ContainerConfig:
+        """config.v2.json alone, for those who need nothing of hostconfig.json."""
+        return self._config or ContainerConfig(self.document, {}, what=f"container {self.id.short}")
+
+    @property
+    def host_config(self) -> dict[str, Any]:
+        """hostconfig.json as parsed."""
+        return self.config.host
+
+    @property
+    def name(self) -> str:
+        """The name without a slash."""
+        return self.light_config.name
+
+    @property
+    def image_id(self) -> str:
+        """The image's ID; may be empty in a foreign container."""
+        return self.light_config.image_id
+
+    @property
+    def image(self) -> str:
+        """The image as the user typed it."""
+        return self.light_config.image
+
+    @property
+    def created_ns(self) -> int:
+        """When it was created."""
+        return self.light_config.created_ns
+
+    @property
+    def layer(self) -> RWLayer:
+        """The rw layer; raises StoreCorrupt or NoSuchContainer when its record is damaged or missing."""
+        if self._layer is None:
+            self._layer = overlay2.read_rw(self.root, self.id)
+        return self._layer
+
+    @property
+    def mount_id(self) -> str:
+        """The name of the rw layer's directory below overlay2/."""
+        return self.layer.mount_id
+
+    @property
+    def init_id(self) -> str:
+        """The name of the init layer's directory below overlay2/; empty when there is none."""
+        return self.layer.init_id
+
+    @property
+    def log_path(self) -> str:
+        """The json-file log."""
+        return f"{self.path}/{self.id}-json.log"
+
+    def is_running(self) -> bool:
+        """Whether the very process that was started still lives."""
+        return self.state.is_process_alive()
+
+    def reload(self) -> None:
+        """Read the state again; raises NoSuchContainer when the container has gone."""
+        self.document = read_document(self.path, self.id)
+        self._config = None
+        self.state = _read_state(self.path, self.document)
+
+    def write_state(self, state: ContainerState) -> None:
+        """Publish a running state, by rename and without waiting for the disk: it does not outlive this boot."""
+        _replace(f"{self.path}/{STATE_FILE}", encode_json(state.to_document()) + b"\n", 0o600)
+        self.state = state
+
+    def record_exit(self, state: ContainerState, *, durable: bool = True) -> None:
+        """Write how the container ended into config.v2.json, and forget the running state.
+
+        Shape: durable False for a container about to be removed
+        """
+        self.document["State"] = state_document(
+            exit_code=state.exit_code,
+            error=state.error,
+            started_ns=state.started_ns,
+            finished_ns=state.finished_ns,
+            oom_killed=state.oom_killed,
+        )
+        if state.started_ns:
+            self.document["HasBeenStartedBefore"] = True
+        self.save_document(durable=durable)
+        if state.auto_remove:
+            self.write_state(state)
+        else:
+            _unlink(f"{self.path}/{STATE_FILE}")
+        self.state = state
+
+    def save_document(self, *, durable: bool = True) -> None:
+        """Write config.v2.json anew."""
+        _replace(f"{self.path}/config.v2.json", encode_record(self.document), 0o600, durable=durable)
+        self._config = None
+
+    def lock(self, *, wait: bool = True) -> ContainerLock:
+        """The container's lock, as a context manager; see the module's head."""
+        return ContainerLock(self, wait=wait)
+
+
+class ContainerLock:
+    """An exclusive flock on a container's directory; entering reads the container's state anew.
+
+    Raises: NoSuchContainer on entering when the container has been removed meanwhile
+    """
+
+    __slots__ = ("container", "fd", "wait")
+
+    def __init__(self, container: Container, *, wait: bool) -> None:
+        self.container = container
+        self.wait = wait
+        self.fd = -1
+
+    def __enter__(self) -> ContainerLock:
+        import fcntl
+
+        container = self.container
+        try:
+            self.fd = os.open(container.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise no_such_container(container.id) from None
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX if self.wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            container.reload()
+            if os.fstat(self.fd).st_ino != os.stat(container.path).st_ino:
+                raise no_such_container(container.id)
+        except FileNotFoundError:
+            self.release()
+            raise no_such_container(container.id) from None
+        except BlockingIOError:
+            self.release()
+            raise ContainerRunning(f"another command works on container {container.id.short}") from None
+        except BaseException:
+            self.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Give the lock up; a forked process that holds the same descriptor keeps it."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+def no_such_container(text: str) -> NoSuchContainer:
+    """Docker's words for a container that is not there."""
+    return NoSuchContainer(f"No such container: {text}")
+
+
+def read_document(path: str, container_id: str) -> dict[str, Any]:
+    """Parse config.v2.json of a container directory; raises NoSuchContainer, StoreCorrupt."""
+    try:
+        raw = read_small(f"{path}/config.v2.json")
+    except (FileNotFoundError, NotADirectoryError):
+        raise no_such_container(container_id) from None
+    try:
+        document = parse_json(raw, what="config.v2.json", limit_bytes=MAX_BYTES)
+    except FormatError as error:
+        raise StoreCorrupt(f"container {container_id[:12]}: {error.message}") from None
+    if not isinstance(document.get("Config"), dict):
+        raise StoreCorrupt(f"container {container_id[:12]}: config.v2.json has no Config")
+    return document
+
+
+def _read_state(path: str, document: dict[str, Any]) -> ContainerState:
+    recorded = state_from_record(document)
+    try:
+        raw = read_small(f"{path}/{STATE_FILE}")
+    except FileNotFoundError:
+        return recorded
+    try:
+        state = ContainerState.from_document(parse_json(raw, what=STATE_FILE, limit_bytes=1 << 16))
+    except FormatError:
+        return recorded
+    if not state.pid:
+        # Only a wish, made at creation; an engine may have run the container since.
+        recorded.auto_remove = state.auto_remove
+        return recorded
+    return state
+
+
+def _replace(path: str, data: bytes, mode: int, *, durable: bool = False) -> None:
+    folder, _, name = path.rpartition("/")
+    temporary = f"{folder}/.tmp-{name}{os.getpid()}"
+    _unlink(temporary)
+    write_new(temporary, data, mode, durable=durable)
+    os.rename(temporary, path)
+    if durable:
+        sync_directory(folder)
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+class ContainerStore:
+    """All containers of a data root."""
+
+    __slots__ = ("path", "root")
+
+    def __init__(self, root: DataRoot) -> None:
+        self.root = root
+        self.path = f"{root.path}/containers"
+
+    def ids(self) -> list[ContainerID]:
+        """The IDs of the directories below containers/, whether readable or not."""
+        try:
+            names = os.listdir(self.path)
+        except FileNotFoundError:
+            return []
+        return [ContainerID(name) for name in sorted(names) if is_hex64(name)]
+
+    def _open(self, container_id: ContainerID) -> Container | None:
+        # Like the engine: what cannot be read is skipped when listing, so that one bad record hides one container.
+        try:
+            return Container(self.root, container_id, read_document(f"{self.path}/{container_id}", container_id))
+        except (NoSuchContainer, StoreCorrupt, BadConfig):
+            return None
+
+    def all(self) -> list[Container]:
+        """Every readable container, newest first."""
+        found = [container for container_id in self.ids() if (container := self._open(container_id)) is not None]
+        found.sort(key=lambda container: container.created_ns, reverse=True)
+        return found
+
+    def names(self) -> dict[str, ContainerID]:
+        """Name to ID of every readable container."""
+        return {container.name: container.id for container in self.all()}
+
+    def get(self, text: str) -> Container:
+        """Find a container by its whole ID, its name, or a unique start of its ID.
+
+        Raises: NoSuchContainer; StoreCorrupt
+        """
+        if is_hex64(text):
+            path = f"{self.path}/{text}"
+            if os.path.isdir(path):
+                return Container(self.root, ContainerID(text), read_document(path, text))
+        name = text.removeprefix("/")
+        for container in self.all():
+            if container.name == name:
+                return container
+        matches = [container_id for container_id in self.ids() if text and container_id.startswith(text)]
+        if len(matches) == 1:
+            return Container(self.root, matches[0], read_document(f"{self.path}/{matches[0]}", matches[0]))
+        if matches:
+            raise NoSuchContainer(f"Multiple IDs found with provided prefix: {text}")
+        raise no_such_container(text)
+
+    def create(
+        self,
+        config: ContainerConfig,
+        *,
+        chain_id: ChainID | None,
+        fill_init: FillInit,
+        auto_remove: bool = False,
+        choose_name: Callable[[set[str]], str] | None = None,
+    ) -> Container:
+        """Make a container's layers and records; all of it or, after any failure or crash, nothing.
+
+        Shape:   config holds the ID and, unless choose_name is given, the name; choose_name gets the taken names
+        Raises:  NameInUse; StoreError
+        """
+        root = self.root
+        document = config.document
+        container_id = ContainerID.parse(document["ID"])
+        with root.lock(), root.stage() as stage:
+            names = self.names()
+            if choose_name is not None:
+                document["Name"] = "/" + choose_name(set(names))
+            elif config.name in names:
+                raise name_in_use(config.name, names[config.name])
+            layer = overlay2.create_rw(root, stage, container_id, chain_id)
+            fill_init(root.overlay_path, layer.image_lowers, layer.init_diff)
+            self._write_records(container_id, config, auto_remove=auto_remove)
+        return Container(root, container_id, document)
+
+    def _write_records(self, container_id: ContainerID, config: ContainerConfig, *, auto_remove: bool) -> None:
+        path = f"{self.path}/{container_id}"
+        if not os.path.isdir(self.path):
+            make_directory(self.path, 0o710)
+        self.root.tell("write", path)
+        make_directory(path, 0o710)
+        make_directory(f"{path}/checkpoints", 0o700)
+        durable = not auto_remove
+        write_new(f"{path}/hostconfig.json", encode_record(config.host), 0o600, durable=durable)
+        if auto_remove:
+            wish = ContainerState(status="created", auto_remove=True)
+            write_new(f"{path}/{STATE_FILE}", encode_json(wish.to_document()) + b"\n", 0o600)
+        # Last: a directory without config.v2.json is no container to anyone.
+        _replace(f"{path}/config.v2.json", encode_record(config.document), 0o600, durable=durable)
+        if durable:
+            sync_directory(self.path)
+
+    def remove(self, container: Container) -> None:
+        """Delete a container's records and layers; the caller holds its lock and knows that nothing runs in it.
+
+        Raises: Conflict when something is still mounted below its directories
+        """
+        root = self.root
+        with root.lock(), root.stage() as stage:
+            overlay2.remove_rw(root, stage, container.id)
+            stage.remove_tree(container.path)
+
+
+def name_in_use(name: str, container_id: str) -> NameInUse:
+    """Docker's words for a name that another container has."""
+    return NameInUse(
+        f'Conflict. The container name "/{name}" is already in use by container "{container_id}". You have to remove '
+        "(or rename) that container to be able to reuse that name."
+    )

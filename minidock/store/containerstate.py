@@ -1,0 +1,155 @@
+"""What a container is doing, and the proof that the process in its record is still the same one."""
+
+from __future__ import annotations
+
+from minidock.errors import FormatError
+from minidock.formats.containerconfig import time_of, time_text
+from minidock.store.transaction import boot_id, start_time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# What docker shows for a container whose end nobody saw: killed together with its monitor, or with the machine.
+EXIT_KILLED = 137
+EXIT_UNKNOWN = 255
+
+
+class ContainerState:
+    """created, running, paused, exited or dead, with what belongs to it.
+
+    Shape: pid 0 unless running; start_time and monitor_start_time in clock ticks since boot
+    Units: started_ns, finished_ns nanoseconds since 1970, 0 for never
+    """
+
+    __slots__ = (
+        "auto_remove",
+        "boot_id",
+        "error",
+        "exit_code",
+        "finished_ns",
+        "monitor_pid",
+        "monitor_start_time",
+        "oom_killed",
+        "pid",
+        "start_time",
+        "started_ns",
+        "status",
+    )
+
+    def __init__(
+        self,
+        *,
+        status: str,
+        pid: int = 0,
+        start_time: int = 0,
+        exit_code: int = 0,
+        started_ns: int = 0,
+        finished_ns: int = 0,
+        error: str = "",
+        oom_killed: bool = False,
+        monitor_pid: int = 0,
+        monitor_start_time: int = 0,
+        boot_id: str = "",
+        auto_remove: bool = False,
+    ) -> None:
+        self.status = status
+        self.pid = pid
+        self.start_time = start_time
+        self.exit_code = exit_code
+        self.started_ns = started_ns
+        self.finished_ns = finished_ns
+        self.error = error
+        self.oom_killed = oom_killed
+        self.monitor_pid = monitor_pid
+        self.monitor_start_time = monitor_start_time
+        self.boot_id = boot_id
+        self.auto_remove = auto_remove
+
+    def to_document(self) -> dict[str, Any]:
+        """The content of minidock.state."""
+        return {
+            "Status": self.status,
+            "BootID": self.boot_id,
+            "Pid": self.pid,
+            "StartTime": self.start_time,
+            "MonitorPid": self.monitor_pid,
+            "MonitorStartTime": self.monitor_start_time,
+            "ExitCode": self.exit_code,
+            "Error": self.error,
+            "OOMKilled": self.oom_killed,
+            "StartedAt": time_text(self.started_ns),
+            "FinishedAt": time_text(self.finished_ns),
+            "AutoRemove": self.auto_remove,
+        }
+
+    @classmethod
+    def from_document(cls, document: dict[str, Any]) -> ContainerState:
+        """Read the content of minidock.state; raises FormatError."""
+        numbers: dict[str, int] = {}
+        for key in ("Pid", "StartTime", "MonitorPid", "MonitorStartTime", "ExitCode"):
+            value = document.get(key, 0)
+            if not isinstance(value, int) or value < 0:
+                raise FormatError(f"minidock.state: {key} is not a number")
+            numbers[key] = value
+        return cls(
+            status=str(document.get("Status", "")),
+            pid=numbers["Pid"],
+            start_time=numbers["StartTime"],
+            exit_code=numbers["ExitCode"],
+            started_ns=time_of(str(document.get("StartedAt", ""))),
+            finished_ns=time_of(str(document.get("FinishedAt", ""))),
+            error=str(document.get("Error", "")),
+            oom_killed=document.get("OOMKilled") is True,
+            monitor_pid=numbers["MonitorPid"],
+            monitor_start_time=numbers["MonitorStartTime"],
+            boot_id=str(document.get("BootID", "")),
+            auto_remove=document.get("AutoRemove") is True,
+        )
+
+    def is_this_boot(self) -> bool:
+        """Whether the record is of the machine's present boot."""
+        return self.boot_id == boot_id()
+
+    def is_process_alive(self) -> bool:
+        """Whether the container's first process lives: same boot, pid and start time, and no zombie."""
+        return bool(self.pid) and self.is_this_boot() and start_time(self.pid) == self.start_time
+
+    def is_monitor_alive(self) -> bool:
+        """Whether the process that will record the container's end lives."""
+        return (
+            bool(self.monitor_pid) and self.is_this_boot() and start_time(self.monitor_pid) == self.monitor_start_time
+        )
+
+    def shown_status(self) -> str:
+        """The status as tables and inspect show it: a record whose process is gone never says running."""
+        if self.status in ("running", "paused") and not self.is_process_alive():
+            return "exited"
+        return self.status
+
+    def shown_exit_code(self) -> int:
+        """The exit code, for a process that ended unseen the one docker shows."""
+        if self.pid and not self.is_process_alive():
+            return EXIT_KILLED if self.is_this_boot() else EXIT_UNKNOWN
+        return self.exit_code
+
+
+def state_from_record(document: dict[str, Any]) -> ContainerState:
+    """The state of a container that does not run, from the `State` object of its config.v2.json."""
+    record = document.get("State")
+    if not isinstance(record, dict):
+        return ContainerState(status="created")
+    exit_code = record.get("ExitCode", 0)
+    started_ns = time_of(str(record.get("StartedAt", "")))
+    if record.get("Dead") is True:
+        status = "dead"
+    else:
+        status = "exited" if started_ns else "created"
+    return ContainerState(
+        status=status,
+        exit_code=exit_code if isinstance(exit_code, int) else EXIT_UNKNOWN,
+        started_ns=started_ns,
+        finished_ns=time_of(str(record.get("FinishedAt", ""))),
+        error=str(record.get("Error", "")),
+        oom_killed=record.get("OOMKilled") is True,
+    )

@@ -1,0 +1,259 @@
+"""docker create: a container from an image and options, ready to be started."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from minidock.errors import InvalidReference, NoSuchImage, UsageError
+from minidock.formats.containerconfig import ContainerConfig, container_document, host_document
+from minidock.formats.mountspec import (
+    BindRequest,
+    clean_path,
+    mount_point_document,
+    parse_mount,
+    parse_tmpfs,
+    parse_volume,
+)
+from minidock.formats.runconfig import order_run_config
+from minidock.ids import ContainerID, random_hex64
+from minidock.verbs.options import (
+    CreateOptions,
+    check_name,
+    check_network,
+    generate_name,
+    merge_env,
+    read_env,
+    read_labels,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minidock.formats.runconfig import RunConfig
+    from minidock.store.containers import Container
+    from minidock.store.imagedb import Image
+    from minidock.store.root import DataRoot
+
+
+class _Mounts:
+    """What -v, --mount and --tmpfs ask for, as both configuration files need it."""
+
+    __slots__ = ("binds", "mounts", "points", "sources", "tmpfs")
+
+    def __init__(self, options: CreateOptions) -> None:
+        self.binds: list[str] = []
+        self.mounts: list[dict[str, Any]] = []
+        self.points: dict[str, Any] = {}
+        self.tmpfs: dict[str, str] = {}
+        self.sources: list[str] = []
+        for text in options.volumes:
+            bind = parse_volume(text)
+            self._claim(bind.target)
+            self.binds.append(text)
+            self.points[bind.target] = mount_point_document(bind, from_mount_flag=False)
+            self.sources.append(bind.source)
+        for text in options.mounts:
+            request = parse_mount(text)
+            self._claim(request.target)
+            if isinstance(request, BindRequest):
+                if not os.path.exists(request.source):
+                    raise UsageError(
+                        f'invalid mount config for type "bind": bind source path does not exist: {request.source}'
+                    )
+                point = mount_point_document(request, from_mount_flag=True)
+                self.mounts.append(point["Spec"])
+                self.points[request.target] = point
+            else:
+                self.tmpfs[request.target] = request.options
+        for text in options.tmpfs:
+            tmpfs = parse_tmpfs(text)
+            self._claim(tmpfs.target)
+            self.tmpfs[tmpfs.target] = tmpfs.options
+
+    def _claim(self, target: str) -> None:
+        if target in self.points or target in self.tmpfs:
+            raise UsageError(f"Duplicate mount point: {target}")
+
+    def make_sources(self) -> None:
+        """Make the host directories of -v that do not exist, as docker does."""
+        for source in self.sources:
+            if not os.path.lexists(source):
+                os.makedirs(source, 0o755, exist_ok=True)
+
+
+def create(root: DataRoot, image: str, command: list[str], options: CreateOptions | None = None) -> Container:
+    """Make a container: its layers on top of the image's, and its records.
+
+    Shape:   image a reference or an ID; command replaces the image's Cmd when not empty
+    Raises:  NoSuchImage, NameInUse, UsageError, StoreError; the data root is then as it was before
+    """
+    options = options or CreateOptions()
+    if options.name:
+        options.name = check_name(options.name)
+    network = check_network(options.network)
+    if options.pull not in ("missing", "never", "always", ""):
+        raise UsageError(f'invalid pull option: \'{options.pull}\': must be one of "always", "missing" or "never"')
+    if options.cidfile and os.path.exists(options.cidfile):
+        raise UsageError(
+            f"Container ID file found, make sure the other container isn't running or delete {options.cidfile}"
+        )
+    mounts = _Mounts(options)
+    with root.lock():
+        found = find_image(root, image, pull=options.pull)
+        container_id = ContainerID(random_hex64())
+        run = _run_document(found.config.config, container_id, image, command, options)
+        argv = [*(run["Entrypoint"] or []), *(run["Cmd"] or [])]
+        if not argv:
+            raise UsageError("No command specified")
+        mounts.make_sources()
+        config = ContainerConfig(
+            container_document(
+                container_id=container_id,
+                name=options.name,
+                image_id=found.image_id,
+                created_ns=time.time_ns(),
+                argv=argv,
+                run=run,
+                network=network,
+                mount_points=mounts.points,
+            ),
+            _host_document(options, mounts, network),
+        )
+        container = root.containers.create(
+            config,
+            chain_id=_top_chain(found),
+            fill_init=_filler(root),
+            auto_remove=options.rm,
+            choose_name=None if options.name else generate_name,
+        )
+    if options.cidfile:
+        _write_cidfile(options.cidfile, container)
+    return container
+
+
+def find_image(root: DataRoot, text: str, *, pull: str = "missing") -> Image:
+    """The image of this name, with the hint that there is no registry here when it is missing.
+
+    Raises: NoSuchImage, InvalidReference, UsageError
+    """
+    if pull == "always":
+        raise UsageError("--pull always: there is no registry client", hint="minidock pull-tar loads an archive")
+    try:
+        return root.images.resolve(text)
+    except NoSuchImage:
+        from minidock.formats.reference import parse_reference
+
+        try:
+            shown = parse_reference(text).familiar
+        except InvalidReference:
+            shown = text
+        raise NoSuchImage(
+            f"Unable to find image '{shown}' locally", hint="minidock pull-tar ARCHIVE loads one; minidock images lists"
+        ) from None
+
+
+def _top_chain(image: Image) -> Any:
+    chain_ids = image.config.chain_ids
+    return chain_ids[-1] if chain_ids else None
+
+
+def _filler(root: DataRoot) -> Any:
+    def fill(overlay_path: str, lowers: list[str], diff_path: str) -> object:
+        from minidock.runtime.initlayer import fill_init_layer
+
+        return fill_init_layer(overlay_path, lowers, diff_path, trace=root.trace)
+
+    return fill
+
+
+def _run_document(
+    image: RunConfig, container_id: ContainerID, name: str, command: list[str], options: CreateOptions
+) -> dict[str, Any]:
+    """The `Config` object: the image's with the command line on top.
+
+    Source: moby daemon/commit.go merge, daemon/create.go; docker/cli cli/command/container/opts.go
+    """
+    document = dict(image.to_document())
+    entrypoint, cmd = image.entrypoint, image.cmd
+    if options.entrypoint is not None:
+        # A new entry point means that the image's Cmd was not meant for it.
+        entrypoint = [options.entrypoint] if options.entrypoint else None
+        cmd = None
+    if command:
+        cmd = list(command)
+    workdir = options.workdir
+    if workdir and not workdir.startswith("/"):
+        raise UsageError(f"the working directory '{workdir}' is invalid, it needs to be an absolute path")
+    labels = {**image.labels, **read_labels(options.labels)}
+    attached = options.attach
+    document.update(
+        {
+            "Hostname": options.hostname or (os.uname().nodename if options.network == "host" else container_id.short),
+            "User": options.user or image.user,
+            "AttachStdin": attached and options.interactive,
+            "AttachStdout": attached,
+            "AttachStderr": attached,
+            "Tty": options.tty,
+            "OpenStdin": options.interactive,
+            "StdinOnce": attached and options.interactive,
+            "Env": merge_env(image.env, read_env(options.env, options.env_file)),
+            "Cmd": cmd,
+            "Image": name,
+            "WorkingDir": clean_path(workdir) if workdir else image.workdir,
+            "Entrypoint": entrypoint,
+            "Labels": labels,
+            "StopSignal": options.stop_signal or image.stop_signal,
+        }
+    )
+    if options.stop_timeout is not None:
+        document["StopTimeout"] = options.stop_timeout
+    if options.stop_signal:
+        from minidock.runtime.signals import parse_signal
+
+        parse_signal(options.stop_signal)
+    return order_run_config(document)
+
+
+def _host_document(options: CreateOptions, mounts: _Mounts, network: str) -> dict[str, Any]:
+    return host_document(
+        binds=mounts.binds,
+        mounts=mounts.mounts,
+        tmpfs=mounts.tmpfs,
+        network=network,
+        cap_add=_capabilities(options.cap_add, "CapAdd"),
+        cap_drop=_capabilities(options.cap_drop, "CapDrop"),
+        privileged=options.privileged,
+        read_only=options.read_only,
+        group_add=options.group_add,
+        init=options.init,
+        cidfile=options.cidfile,
+        shm_size_bytes=options.shm_size,
+        cgroup_parent="",
+        cgroup_namespace="private" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "host",
+    )
+
+
+def _capabilities(words: list[str], key: str) -> list[str]:
+    if not words:
+        return []
+    from minidock.linux.capabilities import NAMES
+
+    result = []
+    for word in words:
+        name = word.upper()
+        if name != "ALL":
+            name = name if name.startswith("CAP_") else f"CAP_{name}"
+            if name[4:] not in NAMES:
+                raise UsageError(f'invalid {key}: unknown capability: "{name}"')
+        result.append(name)
+    return sorted(set(result))
+
+
+def _write_cidfile(path: str, container: Container) -> None:
+    try:
+        with open(path, "x", encoding="ascii") as file:
+            file.write(container.id)
+    except OSError as error:
+        raise UsageError(f"failed to write the container ID to {path}: {error.strerror}") from None

@@ -1,0 +1,141 @@
+"""docker inspect of a container, in docker's shape."""
+
+from __future__ import annotations
+
+from minidock.errors import MinidockError
+from minidock.formats.containerconfig import time_text
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minidock.store.containers import Container
+    from minidock.store.root import DataRoot
+
+_ADDRESS_KEYS = (
+    ("EndpointID", ""),
+    ("Gateway", ""),
+    ("GlobalIPv6Address", ""),
+    ("GlobalIPv6PrefixLen", 0),
+    ("IPAddress", ""),
+    ("IPPrefixLen", 0),
+    ("IPv6Gateway", ""),
+    ("MacAddress", ""),
+)
+
+
+def inspect_container(root: DataRoot, name: str) -> dict[str, Any]:
+    """Everything known about one container.
+
+    Raises: NoSuchContainer
+    Source: moby daemon/inspect.go; key order of Docker 20.10
+    """
+    container = root.containers.get(name)
+    document = container.document
+    files = {key: f"{container.path}/{file}" for key, file in _FILES.items()}
+    started = container.state.started_ns
+    return {
+        "Id": container.id,
+        "Created": document.get("Created", ""),
+        "Path": container.light_config.path,
+        "Args": container.light_config.arguments,
+        "State": _state(container),
+        "Image": container.image_id,
+        "ResolvConfPath": files["resolv"] if started else "",
+        "HostnamePath": files["hostname"] if started else "",
+        "HostsPath": files["hosts"] if started else "",
+        "LogPath": container.log_path if started else "",
+        "Name": "/" + container.name,
+        "RestartCount": document.get("RestartCount", 0),
+        "Driver": document.get("Driver", "overlay2"),
+        "Platform": document.get("OS", "linux"),
+        "MountLabel": document.get("MountLabel", ""),
+        "ProcessLabel": document.get("ProcessLabel", ""),
+        "AppArmorProfile": document.get("AppArmorProfile", ""),
+        "ExecIDs": None,
+        "HostConfig": {**container.host_config, "AutoRemove": container.state.auto_remove},
+        "GraphDriver": _graph_driver(root, container),
+        "Mounts": [_mount(point) for point in container.light_config.mount_points],
+        "Config": document["Config"],
+        "NetworkSettings": _network(document.get("NetworkSettings") or {}),
+    }
+
+
+_FILES = {"resolv": "resolv.conf", "hostname": "hostname", "hosts": "hosts"}
+
+
+def _state(container: Container) -> dict[str, Any]:
+    state = container.state
+    status = state.shown_status()
+    running = status in ("running", "paused")
+    return {
+        "Status": status,
+        "Running": running,
+        "Paused": status == "paused",
+        "Restarting": False,
+        "OOMKilled": state.oom_killed,
+        "Dead": status == "dead",
+        "Pid": state.pid if running else 0,
+        "ExitCode": state.shown_exit_code(),
+        "Error": state.error,
+        "StartedAt": time_text(state.started_ns),
+        "FinishedAt": time_text(state.finished_ns),
+    }
+
+
+def _graph_driver(root: DataRoot, container: Container) -> dict[str, Any]:
+    try:
+        layer = container.layer
+        lowers = [f"{root.overlay_path}/{cache_id}/diff" for cache_id in _lower_directories(root, container)]
+    except MinidockError:
+        return {"Data": None, "Name": "overlay2"}
+    base = f"{root.overlay_path}/{layer.mount_id}"
+    data = {
+        "LowerDir": ":".join(lowers),
+        "MergedDir": f"{base}/merged",
+        "UpperDir": f"{base}/diff",
+        "WorkDir": f"{base}/work",
+    }
+    return {"Data": data, "Name": "overlay2"}
+
+
+def _lower_directories(root: DataRoot, container: Container) -> list[str]:
+    from minidock.store.overlay2 import check_link
+
+    return [check_link(root.overlay_path, name) for name in container.layer.lowers]
+
+
+def _mount(point: dict[str, Any]) -> dict[str, Any]:
+    mount: dict[str, Any] = {"Type": point.get("Type", "bind")}
+    if point.get("Name"):
+        mount["Name"] = point["Name"]
+    mount["Source"] = point.get("Source", "")
+    mount["Destination"] = point.get("Destination", "")
+    if point.get("Driver"):
+        mount["Driver"] = point["Driver"]
+    mount["Mode"] = point.get("Relabel", "")
+    mount["RW"] = point.get("RW", True)
+    mount["Propagation"] = point.get("Propagation", "")
+    return mount
+
+
+def _network(settings: dict[str, Any]) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "Bridge": settings.get("Bridge", ""),
+        "SandboxID": settings.get("SandboxID", ""),
+        "HairpinMode": settings.get("HairpinMode", False),
+        "LinkLocalIPv6Address": settings.get("LinkLocalIPv6Address", ""),
+        "LinkLocalIPv6PrefixLen": settings.get("LinkLocalIPv6PrefixLen", 0),
+        "Ports": settings.get("Ports") or {},
+        "SandboxKey": settings.get("SandboxKey", ""),
+        "SecondaryIPAddresses": settings.get("SecondaryIPAddresses"),
+        "SecondaryIPv6Addresses": settings.get("SecondaryIPv6Addresses"),
+    }
+    shown.update(dict(_ADDRESS_KEYS))
+    networks = settings.get("Networks") or {}
+    shown["Networks"] = {
+        name: {key: value for key, value in endpoint.items() if key != "IPAMOperational"}
+        for name, endpoint in networks.items()
+        if isinstance(endpoint, dict)
+    }
+    return shown
