@@ -1,0 +1,333 @@
+"""An upper directory becomes a layer in one pass: tar bytes hashed, tar-split recorded, files copied.
+
+The tar itself is never stored, as Docker does not store it either: the layer's directory and tar-split give
+it back to the bit. The new directory is what unpacking that tar would leave: whole-second times, no xattr
+but security.capability, whiteouts as devices of their own, and none of overlayfs' private marks but opaque.
+
+Source: moby pkg/archive, tarAppender; shared format notes §3.3, §8, §9
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from minidock.errors import StoreError, SyscallError
+from minidock.formats.tarsplit import TarSplitWriter, crc64
+from minidock.formats.tarwriter import (
+    END_OF_ARCHIVE,
+    WHITEOUT_PREFIX,
+    LayerHeaders,
+    is_whiteout,
+    padding,
+    portable_capability,
+)
+from minidock.ids import DiffID
+from minidock.store.copying import LARGE_BYTES, LargeCopier
+from minidock.store.upper import CAPABILITY_XATTR, OPAQUE_XATTR, UpperEntry, check_whole, walk_upper
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minidock.store.copying import Hasher
+    from minidock.trace import Trace
+
+_LAST_TIME_S = (1 << 63) // 1_000_000_000
+
+
+class WrittenLayer:
+    """What one pass over an upper directory found.
+
+    Units: size_bytes as layerdb counts it (regular files and symlinks, each inode once); tar_bytes of the whole tar
+    """
+
+    __slots__ = ("diff_id", "size_bytes", "tar_bytes", "entries")
+
+    def __init__(self, diff_id: DiffID, size_bytes: int, tar_bytes: int, entries: int) -> None:
+        self.diff_id = diff_id
+        self.size_bytes = size_bytes
+        self.tar_bytes = tar_bytes
+        self.entries = entries
+
+
+class _TarStream:
+    """The tar as it goes by: into the hash, and its headers into tar-split."""
+
+    __slots__ = ("hasher", "split", "tar_bytes", "entries", "_padding")
+
+    def __init__(self, tar_split_fd: int) -> None:
+        self.hasher = new_sha256()
+        self.split = TarSplitWriter(tar_split_fd)
+        self.tar_bytes = 0
+        self.entries = 0
+        self._padding = b""
+
+    def header(self, blocks: bytes) -> None:
+        """Padding of the last file and the header of the next."""
+        blocks = self._padding + blocks
+        self._padding = b""
+        self.hasher.update(blocks)
+        self.split.segment(blocks)
+        self.tar_bytes += len(blocks)
+
+    def payload_done(self, name: bytes, size_bytes: int, checksum: int) -> None:
+        """Record an entry whose content, if any, has gone through the hash."""
+        self.split.file(name, size_bytes, checksum)
+        self.entries += 1
+        self.tar_bytes += size_bytes
+        self._padding = padding(size_bytes)
+
+    def end(self) -> None:
+        """Write the end blocks and finish tar-split."""
+        self.header(END_OF_ARCHIVE)
+        self.split.close()
+
+
+def new_sha256() -> Hasher:
+    """A sha256 object, from OpenSSL without the rest of hashlib where that is possible."""
+    try:
+        from _hashlib import openssl_sha256
+    except ImportError:
+        from hashlib import sha256
+
+        return sha256()
+    return openssl_sha256(usedforsecurity=False)
+
+
+def _host_names(uid: int, gid: int) -> tuple[bytes, bytes]:
+    import grp
+    import pwd
+
+    try:
+        user = os.fsencode(pwd.getpwuid(uid).pw_name)
+    except (KeyError, OverflowError):
+        user = b""
+    try:
+        return user, os.fsencode(grp.getgrgid(gid).gr_name)
+    except (KeyError, OverflowError):
+        return user, b""
+
+
+class _CachedNames:
+    """The host's owner names, asked once for each pair."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], tuple[bytes, bytes]] = {}
+
+    def __call__(self, uid: int, gid: int) -> tuple[bytes, bytes]:
+        names = self._known.get((uid, gid))
+        if names is None:
+            names = self._known[uid, gid] = _host_names(uid, gid)
+        return names
+
+
+def _unpacked_time_ns(status: os.stat_result) -> int:
+    # The engine's unpacker puts what Go's clock cannot hold at the epoch.
+    seconds = status.st_mtime_ns // 1_000_000_000
+    return seconds * 1_000_000_000 if 0 <= seconds <= _LAST_TIME_S else 0
+
+
+class _LayerWriter:
+    """One pass over an upper directory into a layer directory."""
+
+    __slots__ = ("_diff_fd", "_stream", "_headers", "_first_links", "_open", "_copier", "_trace", "size_bytes", "path")
+
+    def __init__(self, diff_fd: int, stream: _TarStream, dialect: str, trace: Trace | None) -> None:
+        self._diff_fd = diff_fd
+        self._stream = stream
+        self._headers = LayerHeaders(dialect, _CachedNames())
+        self._first_links: dict[int, bytes] = {}
+        # Directories whose content is still being written; their owner, mode and time come last.
+        self._open: list[tuple[bytes, os.stat_result, bytes, bool]] = []
+        self._copier = LargeCopier(stream.hasher)
+        self._trace = trace
+        self.size_bytes = 0
+        self.path = b""
+
+    def write(self, entry: UpperEntry) -> None:
+        """Put one entry into the tar stream and into the layer's directory."""
+        self.path = entry.path
+        status = entry.status
+        if stat.S_ISSOCK(status.st_mode):
+            return
+        self._close_directories(entry.depth)
+        if is_whiteout(status):
+            self._write_whiteout(entry)
+            return
+        if entry.base.startswith(WHITEOUT_PREFIX):
+            raise StoreError(
+                f"{os.fsdecode(entry.path)!r}: a layer reads a name that begins with .wh. as a deletion",
+                hint="rename it in the container and commit again",
+            )
+        xattrs = entry.xattrs()
+        check_whole(entry, xattrs)
+        capability = entry.xattr(CAPABILITY_XATTR) if CAPABILITY_XATTR in xattrs else b""
+        if entry.is_directory:
+            is_opaque = OPAQUE_XATTR in xattrs and entry.xattr(OPAQUE_XATTR) == b"y"
+            self._write_directory(entry, capability, is_opaque)
+        else:
+            self._write_file(entry, capability)
+
+    def finish(self) -> None:
+        """Give the directories still open their owner, mode and time."""
+        self._close_directories(0)
+        self._copier.close()
+
+    def abandon(self) -> None:
+        """End the helper thread after a failure."""
+        self._copier.close()
+
+    def _say(self, what: str, path: bytes, note: str = "") -> None:
+        if self._trace:
+            self._trace("write", f"layer {what} {os.fsdecode(path)!r}{note}")
+
+    def _link_to_first(self, entry: UpperEntry) -> bytes:
+        if entry.status.st_nlink < 2:
+            return b""
+        first = self._first_links.setdefault(entry.status.st_ino, entry.path)
+        return b"" if first is entry.path else first
+
+    def _write_whiteout(self, entry: UpperEntry) -> None:
+        status = entry.status
+        name, header = self._headers.entry(entry.path, status, first_link=self._link_to_first(entry))
+        self._say("whiteout", entry.path)
+        self._stream.header(header)
+        self._stream.payload_done(name, 0, 0)
+        os.mknod(entry.path, stat.S_IFCHR, 0, dir_fd=self._diff_fd)
+        if status.st_uid or status.st_gid:
+            os.chown(entry.path, status.st_uid, status.st_gid, dir_fd=self._diff_fd, follow_symlinks=False)
+
+    def _write_directory(self, entry: UpperEntry, capability: bytes, is_opaque: bool) -> None:
+        name, header = self._headers.entry(entry.path, entry.status, capability=capability)
+        self._say("opaque directory" if is_opaque else "directory", entry.path)
+        self._stream.header(header)
+        self._stream.payload_done(name, 0, 0)
+        if is_opaque:
+            name, header = self._headers.opaque_marker(entry.path, entry.status)
+            self._stream.header(header)
+            self._stream.payload_done(name, 0, 0)
+        os.mkdir(entry.path, 0o700, dir_fd=self._diff_fd)
+        self._open.append((entry.path, entry.status, capability, is_opaque))
+
+    def _close_directories(self, depth: int) -> None:
+        while len(self._open) > depth:
+            path, status, capability, is_opaque = self._open.pop()
+            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._diff_fd)
+            try:
+                if is_opaque:
+                    os.setxattr(handle, OPAQUE_XATTR, b"y")
+                self._set_metadata(handle, status, capability)
+            finally:
+                os.close(handle)
+
+    def _set_metadata(self, handle: int, status: os.stat_result, capability: bytes) -> None:
+        # This order: chown drops setuid bits and capabilities, and writing anything moves the time.
+        if status.st_uid or status.st_gid:
+            os.fchown(handle, status.st_uid, status.st_gid)
+        if capability:
+            os.setxattr(handle, CAPABILITY_XATTR, portable_capability(capability))
+        os.fchmod(handle, status.st_mode & 0o7777)
+        time_ns = _unpacked_time_ns(status)
+        os.utime(handle, ns=(time_ns, time_ns))
+
+    def _write_file(self, entry: UpperEntry, capability: bytes) -> None:
+        first_link = self._link_to_first(entry)
+        mode = entry.status.st_mode
+        if first_link:
+            name, header = self._headers.entry(entry.path, entry.status, first_link=first_link, capability=capability)
+            self._say("link", entry.path, f" to {os.fsdecode(first_link)!r}")
+            self._stream.header(header)
+            self._stream.payload_done(name, 0, 0)
+            fd = self._diff_fd
+            os.link(first_link, entry.path, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
+        elif stat.S_ISREG(mode):
+            self._write_regular(entry, capability)
+        else:
+            self._write_special(entry, capability)
+
+    def _write_special(self, entry: UpperEntry, capability: bytes) -> None:
+        status, path, fd = entry.status, entry.path, self._diff_fd
+        is_link = stat.S_ISLNK(status.st_mode)
+        target = os.readlink(entry.base, dir_fd=entry.parent_fd) if is_link else b""
+        name, header = self._headers.entry(path, status, target=target, capability=capability)
+        self._say("symlink" if is_link else "special file", path)
+        self._stream.header(header)
+        self._stream.payload_done(name, 0, 0)
+        if is_link:
+            os.symlink(target, path, dir_fd=fd)
+            self.size_bytes += len(target)
+        else:
+            os.mknod(path, stat.S_IFMT(status.st_mode) | 0o600, status.st_rdev, dir_fd=fd)
+        if status.st_uid or status.st_gid:
+            os.chown(path, status.st_uid, status.st_gid, dir_fd=fd, follow_symlinks=False)
+        if capability:
+            place = b"/proc/self/fd/%d/%b" % (fd, path)
+            os.setxattr(place, CAPABILITY_XATTR, portable_capability(capability), follow_symlinks=False)
+        if not is_link:
+            os.chmod(path, status.st_mode & 0o7777, dir_fd=fd)
+        time_ns = _unpacked_time_ns(status)
+        os.utime(path, ns=(time_ns, time_ns), dir_fd=fd, follow_symlinks=False)
+
+    def _write_regular(self, entry: UpperEntry, capability: bytes) -> None:
+        source = entry.open_file()
+        try:
+            status = entry.status
+            size_bytes = status.st_size
+            name, header = self._headers.entry(entry.path, status, capability=capability)
+            self._say("file", entry.path, f" {size_bytes} bytes")
+            self._stream.header(header)
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            copy = os.open(entry.path, flags, 0o600, dir_fd=self._diff_fd)
+            try:
+                checksum = self._copy(source, copy, status) if size_bytes else 0
+                self._set_metadata(copy, status, capability)
+            finally:
+                os.close(copy)
+        finally:
+            os.close(source)
+        self._stream.payload_done(name, size_bytes, checksum)
+        self.size_bytes += size_bytes
+
+    def _copy(self, source: int, copy: int, status: os.stat_result) -> int:
+        size_bytes = status.st_size
+        if size_bytes >= LARGE_BYTES or status.st_blocks * 512 < size_bytes:
+            return self._copier.copy(source, copy, size_bytes, is_sparse=status.st_blocks * 512 < size_bytes)
+        data = os.read(source, size_bytes)
+        while len(data) < size_bytes:
+            more = os.read(source, size_bytes - len(data))
+            if not more:
+                raise StoreError("the file became shorter while it was read", hint="commit with --pause")
+            data += more
+        self._stream.hasher.update(data)
+        written = os.write(copy, data)
+        while written < size_bytes:
+            written += os.write(copy, data[written:])
+        return crc64(data)
+
+
+def write_layer(
+    upper_fd: int, diff_fd: int, tar_split_fd: int, *, dialect: str = "c", trace: Trace | None = None
+) -> WrittenLayer:
+    """Turn an upper directory into the content of a new layer.
+
+    Shape:   diff_fd an empty directory; tar_split_fd an empty file for tar-split.json.gz; all stay the caller's
+    Returns: WrittenLayer, whose diff_id is the one that Docker's commit gives for the same upper directory
+    Raises:  StoreError for an upper that cannot be told in a layer, SyscallError; diff_fd is then half filled
+    Source:  shared format notes §8
+    """
+    stream = _TarStream(tar_split_fd)
+    writer = _LayerWriter(diff_fd, stream, dialect, trace)
+    try:
+        for entry in walk_upper(upper_fd):
+            writer.write(entry)
+        writer.finish()
+        stream.end()
+    except SyscallError:
+        raise
+    except OSError as error:
+        raise SyscallError(f"write layer: {os.fsdecode(writer.path)!r}", error.errno or 0) from error
+    finally:
+        writer.abandon()
+    diff_id = DiffID("sha256:" + stream.hasher.hexdigest())
+    return WrittenLayer(diff_id, writer.size_bytes, stream.tar_bytes, stream.entries)
