@@ -23,7 +23,8 @@ from minidock.formats.manifest import ImageManifest, parse_manifest_json
 from minidock.formats.oci import LayoutReader
 from minidock.formats.platform import Platform, host_platform, parse_platform
 from minidock.formats.reference import parse_tag
-from minidock.formats.tarindex import BLOCK_BYTES, TarMembers, is_tar_header
+from minidock.formats.tarindex import TarMembers, is_tar_header
+from minidock.formats.tarstream import BLOCK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -208,9 +209,9 @@ def _read_head(fd: int) -> bytes:
 
 
 def _check_is_tar(head: bytes, what: str) -> None:
-    if is_tar_header(head[:BLOCK_BYTES]):
+    if is_tar_header(head[:BLOCK]):
         return
-    if len(head) >= BLOCK_BYTES and not head.strip(b"\0"):
+    if len(head) >= BLOCK and not head.strip(b"\0"):
         raise BadArchive(f"{what}: the archive is empty")
     words = "".join(character if character.isprintable() else "?" for character in identify(head)[:200])
     raise BadArchive(f"{what} is not an image archive: libmagic says {words}")

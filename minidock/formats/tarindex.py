@@ -2,27 +2,22 @@
 
 An archive is never unpacked: a manifest's names are keys into this index and never paths on a disk, so that
 nothing in it can reach a file of the host (CVE-2014-9356, CVE-2014-9358; podman once wrote through such a link).
-
-Source: POSIX pax, "ustar Interchange Format"; GNU tar's manual, "Basic Tar Format"; Go archive/tar
 """
 
 from __future__ import annotations
 
 import os
 
-from minidock.constants import MAX_EXTENDED_HEADER_BYTES
 from minidock.errors import BadArchive, UnsafePath
+from minidock.formats.tarstream import BLOCK, GLOBAL_PAX, LINK, REGULAR, SYMLINK, TarReader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-BLOCK_BYTES = 512
 # An image archive has a handful of members for each layer; with more than this it is the tree of a root.
 MAX_MEMBERS = 65536
 _MAX_LINKS = 16
-_ZEROS = bytes(BLOCK_BYTES)
-_HEADER_ONLY = b"123456"
 
 
 class Member:
@@ -125,97 +120,51 @@ class TarMembers:
 
 def is_tar_header(block: bytes) -> bool:
     """Whether a block's checksum says that it is a tar header."""
-    if len(block) < BLOCK_BYTES:
+    field = block[148:156].strip(b" \0")
+    if len(block) < BLOCK or not field or field.strip(b"01234567"):
         return False
-    try:
-        stored = _number(block[148:156])
-    except ValueError:
-        return False
-    rest = block[:148] + b" " * 8 + block[156:BLOCK_BYTES]
+    rest = block[:148] + b" " * 8 + block[156:BLOCK]
     # Some old tars summed signed characters.
-    return stored in (sum(rest), sum(rest) - 256 * sum(byte > 127 for byte in rest))
+    return int(field, 8) in (sum(rest), sum(rest) - 256 * sum(byte > 127 for byte in rest))
+
+
+class _Window:
+    """Part of a file as the tar reader wants it, read at its own position, so that a shared descriptor stays put."""
+
+    def __init__(self, fd: int, offset: int, end: int) -> None:
+        self._fd = fd
+        self._end = end
+        self.position = offset
+
+    def read(self, size: int) -> bytes:
+        data = os.pread(self._fd, max(0, min(size, self._end - self.position)), self.position)
+        self.position += len(data)
+        return data
+
+    def skip(self, size: int) -> int:
+        start = self.position
+        self.position = min(self._end, start + size)
+        return self.position - start
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        while size > 0 and (piece := self.read(min(size, 1 << 20))):
+            size -= len(piece)
+            yield piece
 
 
 def _scan(fd: int, offset: int, end: int, what: str) -> Iterator[tuple[bytes, Member]]:
     """Yield names and members; the data is skipped, not read."""
-    extended: dict[bytes, bytes] = {}
-    while offset < end:
-        block = os.pread(fd, BLOCK_BYTES, offset)
-        if block == _ZEROS:
-            return
-        if len(block) < BLOCK_BYTES or offset + BLOCK_BYTES > end:
-            raise BadArchive(f"{what}: truncated in a header at byte {offset}")
-        if not is_tar_header(block):
-            raise BadArchive(f"{what}: the tar header at byte {offset} is corrupt")
-        offset += BLOCK_BYTES
-        kind = block[156:157]
-        size = _size(block, extended, what) if kind not in _HEADER_ONLY else 0
-        if offset + size > end:
-            raise BadArchive(f"{what}: truncated: a member needs {size} bytes and {end - offset} are left")
-        if kind in b"xLK":
-            extended.update(_read_extended(fd, offset, size, kind, what))
-        elif kind != b"g":
-            yield _member(block, kind, offset, size, extended)
-            extended = {}
-        offset += -(-size // BLOCK_BYTES) * BLOCK_BYTES
-
-
-def _member(block: bytes, kind: bytes, offset: int, size: int, extended: dict[bytes, bytes]) -> tuple[bytes, Member]:
-    name = extended.get(b"path") or _string(block[0:100])
-    if b"path" not in extended and block[257:263] == b"ustar\0" and block[345]:
-        name = _string(block[345:500]) + b"/" + name
-    sparse = any(key.startswith(b"GNU.sparse.") for key in extended)
-    words = {b"0": "file", b"\0": "file", b"7": "file", b"1": "hardlink", b"2": "symlink"}
-    word = "other" if sparse or name.endswith(b"/") else words.get(kind, "other")
-    return name, Member(word, offset, size, extended.get(b"linkpath") or _string(block[157:257]))
-
-
-def _size(block: bytes, extended: dict[bytes, bytes], what: str) -> int:
-    field = extended.get(b"size")
+    kinds = {REGULAR: "file", b"7": "file", LINK: "hardlink", SYMLINK: "symlink"}
     try:
-        size = _number(block[124:136]) if field is None or block[156:157] in b"xgLK" else int(field)
-    except ValueError:
-        size = -1
-    if size < 0 or size >= 1 << 63:
-        raise BadArchive(f"{what}: a tar header has an impossible size")
-    return size
-
-
-def _read_extended(fd: int, offset: int, size: int, kind: bytes, what: str) -> dict[bytes, bytes]:
-    if size > MAX_EXTENDED_HEADER_BYTES:
-        raise BadArchive(f"{what}: an extended header of {size} bytes, more than {MAX_EXTENDED_HEADER_BYTES}")
-    data = os.pread(fd, size, offset)
-    if len(data) < size:
-        raise BadArchive(f"{what}: truncated in an extended header")
-    if kind != b"x":
-        return {b"path" if kind == b"L" else b"linkpath": data.rstrip(b"\0")}
-    records: dict[bytes, bytes] = {}
-    while data:
-        digits, _, _ = data.partition(b" ")
-        length = int(digits) if digits.isdigit() and len(digits) < 10 else 0
-        record = data[len(digits) + 1 : length]
-        key, equals, value = record[:-1].partition(b"=")
-        if length > len(data) or not equals or not record.endswith(b"\n"):
-            raise BadArchive(f"{what}: a pax header is corrupt")
-        records[key] = value
-        data = data[length:]
-    return records
-
-
-def _number(field: bytes) -> int:
-    """An octal number, or GNU's base-256 for what octal cannot hold."""
-    if field[0] & 0x80:
-        number = int.from_bytes(field, "big")
-        # Bit 6 of the first byte is the sign; what remains is two's complement.
-        return (number & ((1 << (8 * len(field) - 1)) - 1)) if not field[0] & 0x40 else -1
-    text = field.strip(b" \0")
-    if text.strip(b"01234567"):
-        raise ValueError("not octal")
-    return int(text or b"0", 8)
-
-
-def _string(field: bytes) -> bytes:
-    return field.partition(b"\0")[0]
+        for entry in TarReader(_Window(fd, offset, end)):
+            if entry.data_offset + entry.data_bytes > end:
+                left = max(0, end - entry.data_offset)
+                raise BadArchive(f"truncated: {_shown(entry.name)} has {entry.data_bytes} bytes and {left} are left")
+            if entry.type != GLOBAL_PAX:
+                kind = "other" if entry.sparse is not None else kinds.get(entry.type, "other")
+                yield entry.name, Member(kind, entry.data_offset, entry.data_bytes, entry.linkname)
+    except BadArchive as error:
+        raise BadArchive(f"{what}: {error.message.removeprefix('tar: ')}") from None
 
 
 def _shown(name: bytes) -> str:

@@ -1,0 +1,239 @@
+"""pull-tar and load: an archive's images become layers, configs and names of the data root.
+
+Everything is read and checked in a private stage before anything is visible: the documents when the archive is
+opened, the layers while they are unpacked (each against its diff_id, and its digest where the archive promises
+one). Only then are layers published from the bottom up, then configs, then parents, and names last. One bad
+image of an archive means that none of its images appears, and an error takes back what the stage began.
+"""
+
+from __future__ import annotations
+
+from minidock.errors import DigestMismatch, MinidockError
+from minidock.formats.archive import open_archive
+from minidock.formats.imageconfig import encode_config
+from minidock.formats.platform import host_platform, parse_platform
+from minidock.formats.reference import parse_tag
+from minidock.ids import chain_ids_of
+from minidock.store.unpack import UnpackJob, unpack_layers
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minidock.formats.archive import Archive, ArchivedImage, LayerBlob
+    from minidock.formats.reference import Reference
+    from minidock.ids import ChainID, DiffID, ImageID
+    from minidock.store.layerdb import StagedLayer
+    from minidock.store.root import DataRoot
+    from minidock.store.transaction import Stage
+    from minidock.store.unpack import UnpackedLayer
+    from minidock.trace import Progress
+
+_IMPORT_COMMENT = "Imported from -"
+
+
+class LoadedImage:
+    """What became of one image of an archive.
+
+    Shape: new_layers and known_layers: chain_ids, bottom first; warnings: lines for the user; moved_tags:
+           (familiar reference, the image it named before) for each name that was another image's
+    """
+
+    __slots__ = ("image_id", "known_layers", "moved_tags", "new_layers", "references", "warnings")
+
+    def __init__(self, image_id: ImageID, references: list[Reference]) -> None:
+        self.image_id = image_id
+        self.references = references
+        self.new_layers: list[ChainID] = []
+        self.known_layers: list[ChainID] = []
+        self.warnings: list[str] = []
+        self.moved_tags: list[tuple[str, ImageID]] = []
+
+
+def pull_tar(
+    root: DataRoot,
+    source: str | int,
+    *,
+    name: str | None = None,
+    platform: str | None = None,
+    progress: Progress | None = None,
+) -> list[LoadedImage]:
+    """Load the images of an archive, or make one of a root's tree.
+
+    Shape:   source: a file, an OCI layout's directory, or "-" or a descriptor for a stream; name: a reference
+             instead of those in the archive; platform: `os/arch[/variant]`, this machine's by default
+    Returns: one LoadedImage for each image, in the archive's order
+    Raises:  FormatError, InvalidReference, UsageError, NotFound, StoreError, SyscallError; the data root is then
+             as it was before
+    """
+    with (
+        root.stage() as stage,
+        open_archive(source, spool_dir=stage.path, platform=platform, name=name, progress=progress) as archive,
+    ):
+        root.tell("read", f"{archive.what}: {archive.kind}")
+        if archive.rootfs is not None:
+            return [_import_rootfs(root, stage, archive.rootfs, name, platform, progress)]
+        return _Loader(root, stage, archive, progress).load()
+
+
+class _Loader:
+    """Carries one archive's images into the data root."""
+
+    def __init__(self, root: DataRoot, stage: Stage, archive: Archive, progress: Progress | None) -> None:
+        self._root = root
+        self._stage = stage
+        self._images = archive.images
+        self._progress = progress
+        self._opened: list[StagedLayer] = []
+        self._staged: dict[ChainID, tuple[StagedLayer, UnpackedLayer]] = {}
+        # A chain that several images share is one entry: it is unpacked once.
+        self._wanted: dict[ChainID, tuple[DiffID, LayerBlob]] = {}
+        self._chains: list[list[ChainID]] = []
+        for image in archive.images:
+            diff_ids = image.config.diff_ids
+            chain_ids = chain_ids_of(diff_ids)
+            self._chains.append(chain_ids)
+            for chain_id, diff_id, blob in zip(chain_ids, diff_ids, image.layers, strict=True):
+                self._wanted.setdefault(chain_id, (diff_id, blob))
+
+    def load(self) -> list[LoadedImage]:
+        try:
+            while True:
+                self._unpack([chain for chain in self._wanted if not self._is_there(chain)])
+                with self._root.lock():
+                    # A layer that was there may have been removed by another command while others were unpacked.
+                    if all(self._is_there(chain) for chain in self._wanted):
+                        return self._publish()
+        finally:
+            for staged in self._opened:
+                staged.close()
+
+    def _is_there(self, chain_id: ChainID) -> bool:
+        return chain_id in self._staged or self._root.layers.has(chain_id)
+
+    def _unpack(self, missing: list[ChainID]) -> None:
+        root = self._root
+        if self._progress is not None:
+            for chain_id, (_, blob) in self._wanted.items():
+                is_known = chain_id not in missing and chain_id not in self._staged
+                self._progress(blob.key, "Already exists" if is_known else "Waiting", 0, blob.length_bytes)
+        jobs = []
+        staged_layers = []
+        for chain_id in missing:
+            diff_id, blob = self._wanted[chain_id]
+            staged = root.layers.stage_layer(self._stage)
+            self._opened.append(staged)
+            staged_layers.append(staged)
+            jobs.append(UnpackJob(blob.key, blob, staged.diff_fd, staged.tar_split_fd, diff_id))
+        unpacked_layers = unpack_layers(jobs, progress=self._progress, trace=root.trace) if jobs else []
+        for chain_id, staged, unpacked in zip(missing, staged_layers, unpacked_layers, strict=True):
+            diff_id = self._wanted[chain_id][0]
+            if unpacked.diff_id != diff_id:
+                raise DigestMismatch("layer", expected=diff_id, actual=unpacked.diff_id)
+            self._staged[chain_id] = (staged, unpacked)
+
+    def _publish(self) -> list[LoadedImage]:
+        new: set[ChainID] = set()
+        loaded: list[LoadedImage] = []
+        for image, chain_ids in zip(self._images, self._chains, strict=True):
+            result = LoadedImage(image.config.image_id, image.references)
+            result.warnings = list(image.warnings)
+            self._publish_layers(image, chain_ids, new, result)
+            self._root.images.add(image.config.raw)
+            loaded.append(result)
+        for image in self._images:
+            if image.parent is not None:
+                self._root.images.add(image.config.raw, parent=image.parent)
+        _set_references(self._root, loaded)
+        return loaded
+
+    def _publish_layers(
+        self, image: ArchivedImage, chain_ids: list[ChainID], new: set[ChainID], result: LoadedImage
+    ) -> None:
+        parent: ChainID | None = None
+        for chain_id, diff_id in zip(chain_ids, image.config.diff_ids, strict=True):
+            if chain_id in self._staged:
+                staged, unpacked = self._staged.pop(chain_id)
+                # Another command may have published the same chain meanwhile; then ours is dropped.
+                if not self._root.layers.has(chain_id):
+                    new.add(chain_id)
+                self._root.layers.publish(staged, parent, diff_id, unpacked.size_bytes)
+                result.warnings += unpacked.warnings
+                if self._progress is not None:
+                    self._progress(unpacked.key, "Pull complete", unpacked.tar_bytes, unpacked.tar_bytes)
+            (result.new_layers if chain_id in new else result.known_layers).append(chain_id)
+            parent = chain_id
+
+
+def _set_references(root: DataRoot, loaded: list[LoadedImage]) -> None:
+    """Point the names to their images; if one cannot be set, all are put back."""
+    before: list[tuple[Reference, ImageID | None]] = []
+    try:
+        for image in loaded:
+            for reference in image.references:
+                old = root.references.set(reference, image.image_id)
+                before.append((reference, old))
+                if old is not None and old != image.image_id:
+                    image.moved_tags.append((reference.familiar, old))
+    except BaseException as error:
+        for reference, old in reversed(before):
+            try:
+                if old is None:
+                    root.references.remove(reference)
+                else:
+                    root.references.set(reference, old)
+            except MinidockError as failure:
+                error.add_note(f"cleaning up: {failure}")
+        raise
+
+
+def _import_rootfs(
+    root: DataRoot,
+    stage: Stage,
+    blob: LayerBlob,
+    name: str | None,
+    platform: str | None,
+    progress: Progress | None,
+) -> LoadedImage:
+    """Make a one-layer image of a root's tree, as docker import does."""
+    if progress is not None:
+        progress(blob.key, "Waiting", 0, blob.length_bytes)
+    staged = root.layers.stage_layer(stage)
+    try:
+        job = UnpackJob(blob.key, blob, staged.diff_fd, staged.tar_split_fd, None)
+        (unpacked,) = unpack_layers([job], progress=progress, trace=root.trace)
+    finally:
+        staged.close()
+    raw = _import_config(unpacked.diff_id, platform)
+    with root.lock():
+        chain_id = chain_ids_of([unpacked.diff_id])[0]
+        is_new = not root.layers.has(chain_id)
+        root.layers.publish(staged, None, unpacked.diff_id, unpacked.size_bytes)
+        loaded = LoadedImage(root.images.add(raw), [parse_tag(name)] if name else [])
+        _set_references(root, [loaded])
+    (loaded.new_layers if is_new else loaded.known_layers).append(chain_id)
+    loaded.warnings = list(unpacked.warnings)
+    if progress is not None:
+        progress(blob.key, "Pull complete", unpacked.tar_bytes, unpacked.tar_bytes)
+    return loaded
+
+
+def _import_config(diff_id: DiffID, platform: str | None) -> bytes:
+    """The config that docker import would write, which says `-` for a file too. Source: shared format notes §6.2"""
+    import time
+
+    from minidock.formats.gojson import format_time
+
+    made_for = parse_platform(platform) if platform else host_platform()
+    created = format_time(time.time_ns())
+    document: dict[str, object] = {
+        "architecture": made_for.architecture,
+        "comment": _IMPORT_COMMENT,
+        "config": {},
+        "container_config": {},
+        "created": created,
+        "history": [{"created": created, "comment": _IMPORT_COMMENT}],
+        "os": made_for.os,
+        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+    }
+    if made_for.variant:
+        document["variant"] = made_for.variant
+    return encode_config(document)
