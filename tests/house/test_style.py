@@ -17,7 +17,7 @@ FORBIDDEN_ROOMS = ("utils", "util", "helpers", "helper", "manager", "misc", "com
 OTHER_TOOLS = re.compile(
     r"\b(" + "|".join(("nerd" + "ctl", "uto" + "cker", "bo" + "cker", "l" + "xd")) + r")\b", re.IGNORECASE
 )
-UNFINISHED = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME", "XX" + "X", "HA" + "CK")) + r")\b")
+UNFINISHED = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME")) + r")\b")
 
 
 def _tool(*words: str) -> None:
@@ -162,16 +162,16 @@ def test_waits_are_bounded_and_skips_have_reasons() -> None:
     assert not found, "\n".join(found)
 
 
-def test_no_broad_excepts() -> None:
+def test_broad_excepts_raise_again_or_say_why() -> None:
     found = []
     for path in source.package_files():
-        if path.name == "__main__.py":
-            continue
+        lines = path.read_text().splitlines()
         for node in ast.walk(source.tree_of(path)):
             if isinstance(node, ast.ExceptHandler):
                 caught = "" if node.type is None else ast.unparse(node.type)
-                reraises = any(isinstance(part, ast.Raise) and part.exc is None for part in ast.walk(node))
-                if caught == "Exception" or (caught in ("", "BaseException") and not reraises):
+                raises_again = any(isinstance(part, ast.Raise) and part.exc is None for part in ast.walk(node))
+                says_why = re.search(r"# noqa: BLE001\W+\w.{10,}", lines[node.lineno - 1])
+                if caught in ("", "Exception", "BaseException") and not raises_again and not says_why:
                     found.append(f"{source.place(path, node)} except {caught}")
     assert not found, "\n".join(found)
 
