@@ -1,0 +1,81 @@
+"""The entry, and the only exit: the command line goes in, one exit status comes out.
+
+The compiled grammar reads what is in order; typer, which costs more than a whole `ps`, is loaded only for the
+rest. Either way one handler is called, and every error ends here as one line.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+# docker's client gives up with 125 where the engine refused to run something, and with 1 everywhere else.
+_FAILED = 1
+_FAILED_TO_RUN = 125
+_INTERRUPTED = 130
+
+
+def run(argv: list[str]) -> int:
+    """Run one command line, without the program's name, and return its exit status."""
+    if "_MINIDOCK_COMPLETE" not in os.environ:
+        from minidock.cli.grammar import parse
+
+        read = parse(argv)
+        if read is not None:
+            return _call(*read)
+    from minidock.cli.usage import parse_with_typer
+
+    result = parse_with_typer(argv)
+    return result if isinstance(result, int) else _call(*result)
+
+
+def _call(handler: str, options: dict[str, Any]) -> int:
+    from minidock.cli.failures import report
+    from minidock.errors import CommandError, MinidockError
+
+    try:
+        module = __import__(f"minidock.cli.commands.{handler}", None, None, ["handle"])
+        status: int = module.handle(options)
+        return status
+    except MinidockError as error:
+        report(error)
+        if isinstance(error, CommandError):
+            return error.exit_code
+        return error.exit_code if handler == "run" else _FAILED
+
+
+def _guarded(argv: list[str]) -> int:
+    try:
+        return run(argv)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # the reader went away, as `head` does; nobody is left to tell
+        return _FAILED
+    except Exception as error:
+        if os.environ.get("MINIDOCK_DEBUG") == "1":
+            raise
+        from minidock.cli.failures import report
+
+        report(RuntimeError(f"{type(error).__name__}: {error} (a bug; MINIDOCK_DEBUG=1 shows where)"))
+        return _FAILED_TO_RUN
+
+
+def main() -> NoReturn:
+    """Run the process's command line and end the process."""
+    status = _guarded(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except OSError:
+        pass
+    # Nothing is left to clean up; the interpreter's own farewell would only cost time.
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

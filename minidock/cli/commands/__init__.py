@@ -1,0 +1,1 @@
+"""One handler a command: options in, verbs called, words out, exit code back."""

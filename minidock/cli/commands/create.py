@@ -1,0 +1,63 @@
+"""minidock create"""
+
+from __future__ import annotations
+
+from minidock.cli.output import write_line
+from minidock.cli.session import open_root
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minidock.verbs.options import CreateOptions
+
+
+def handle(options: dict[str, Any]) -> int:
+    """Make a container and print its ID."""
+    from minidock.verbs.create import create
+
+    with open_root(options) as root:
+        container = create(root, options["image"], options["command"], create_options(options))
+        write_line(container.id)
+    return 0
+
+
+def create_options(options: dict[str, Any]) -> CreateOptions:
+    """The words that `create` and `run` share, as the verb takes them; raises UsageError."""
+    from minidock.cli.sizes import parse_size
+    from minidock.errors import UsageError
+    from minidock.verbs.options import DEFAULT_SHM_SIZE_BYTES, CreateOptions
+
+    if options["pull"] not in ("missing", "never", "always"):
+        raise UsageError(f"invalid pull option: '{options['pull']}': must be one of 'missing' or 'never'")
+    if options["pull"] == "always":
+        raise UsageError("--pull always: there is no registry to pull from", hint="minidock pull-tar loads an archive")
+    return CreateOptions(
+        name=options["name"] or "",
+        env=options["env"],
+        env_file=options["env_file"],
+        labels=options["label"],
+        workdir=options["workdir"] or "",
+        user=options["user"] or "",
+        group_add=options["group_add"],
+        hostname=options["hostname"] or "",
+        entrypoint=options["entrypoint"],
+        volumes=options["volume"],
+        mounts=options["mount"],
+        tmpfs=options["tmpfs"],
+        read_only=options["read_only"],
+        network=options["network"] or "none",
+        cap_add=options["cap_add"],
+        cap_drop=options["cap_drop"],
+        privileged=options["privileged"],
+        init=options["init"],
+        tty=options["tty"],
+        interactive=options["interactive"],
+        rm=options["rm"],
+        cidfile=options["cidfile"] or "",
+        pull=options["pull"],
+        stop_signal=options["stop_signal"] or "",
+        stop_timeout=options["stop_timeout"],
+        shm_size=parse_size(options["shm_size"]) if options["shm_size"] else DEFAULT_SHM_SIZE_BYTES,
+        attach=not options.get("detach", False),
+    )

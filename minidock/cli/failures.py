@@ -1,0 +1,32 @@
+"""Errors on their way out: one line each on standard error."""
+
+from __future__ import annotations
+
+from minidock.cli.output import write_error
+from minidock.errors import MinidockError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+def report(error: BaseException) -> None:
+    """Show an error, and below it what else went wrong while cleaning up."""
+    write_error(f"minidock: {error}")
+    for note in getattr(error, "__notes__", ()):
+        write_error(f"minidock: {note}")
+
+
+def for_each(names: Iterable[str], action: Callable[[str], None]) -> int:
+    """Do something to each of several things; as in docker, one that fails does not stop the others.
+
+    Returns: the exit status, 1 if any failed
+    """
+    status = 0
+    for name in names:
+        try:
+            action(name)
+        except MinidockError as error:
+            report(error)
+            status = 1
+    return status

@@ -1,0 +1,284 @@
+"""The commands about containers, as they stand in the typer tree."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from minidock.cli.groups import app, container, declare
+from minidock.cli.tree_images import Explain, Filter, Format, InspectFormat, Json, NoTrunc
+
+Many = Annotated[list[str], typer.Argument(metavar="CONTAINER [CONTAINER...]", show_default=False)]
+One = Annotated[str, typer.Argument(metavar="CONTAINER", show_default=False)]
+Image = Annotated[str, typer.Argument(metavar="IMAGE", show_default=False)]
+CommandWords = Annotated[list[str] | None, typer.Argument(metavar="[COMMAND] [ARG...]", show_default=False)]
+Env = Annotated[
+    list[str] | None,
+    typer.Option("--env", "-e", metavar="NAME[=VALUE]", help="Set a variable, or pass on the caller's (repeatable)"),
+]
+EnvFile = Annotated[
+    list[str] | None, typer.Option("--env-file", metavar="FILE", help="Read variables from a file (repeatable)")
+]
+Workdir = Annotated[str | None, typer.Option("--workdir", "-w", metavar="DIR", help="Working directory inside")]
+User = Annotated[
+    str | None, typer.Option("--user", "-u", metavar="USER[:GROUP]", help="Names or numbers, resolved inside")
+]
+Interactive = Annotated[bool, typer.Option("--interactive", "-i", show_default=False, help="Keep standard input open")]
+Tty = Annotated[bool, typer.Option("--tty", "-t", show_default=False, help="Give the command a terminal")]
+Privileged = Annotated[bool, typer.Option("--privileged", show_default=False, help="All capabilities and devices")]
+Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the container")]
+Label = Annotated[list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="Label (repeatable)")]
+Hostname = Annotated[str | None, typer.Option("--hostname", "-h", metavar="NAME", help="Host name inside")]
+Entrypoint = Annotated[
+    str | None, typer.Option("--entrypoint", metavar="PROGRAM", help="Use this instead of the image's entrypoint")
+]
+Volume = Annotated[
+    list[str] | None,
+    typer.Option("--volume", "-v", metavar="SOURCE:TARGET[:OPTIONS]", help="Bind a host path (repeatable)"),
+]
+Mount = Annotated[
+    list[str] | None,
+    typer.Option("--mount", metavar="type=bind,source=...,target=...", help="Bind or tmpfs mount (repeatable)"),
+]
+Tmpfs = Annotated[
+    list[str] | None, typer.Option("--tmpfs", metavar="TARGET[:OPTIONS]", help="Mount a tmpfs (repeatable)")
+]
+ReadOnly = Annotated[bool, typer.Option("--read-only", show_default=False, help="Make the root read-only")]
+Network = Annotated[
+    str | None, typer.Option("--network", "--net", metavar="MODE", help="'none' (the default) or 'host'")
+]
+CapAdd = Annotated[
+    list[str] | None, typer.Option("--cap-add", metavar="CAPABILITY", help="Add a capability (repeatable)")
+]
+CapDrop = Annotated[
+    list[str] | None, typer.Option("--cap-drop", metavar="CAPABILITY", help="Drop a capability (repeatable)")
+]
+GroupAdd = Annotated[list[str] | None, typer.Option("--group-add", metavar="GROUP", help="Further group (repeatable)")]
+Init = Annotated[
+    bool, typer.Option("--init", show_default=False, help="Run a small init that reaps and passes signals on")
+]
+Rm = Annotated[bool, typer.Option("--rm", show_default=False, help="Remove the container when it ends")]
+CidFile = Annotated[str | None, typer.Option("--cidfile", metavar="FILE", help="Write the container ID to a file")]
+Pull = Annotated[
+    str, typer.Option("--pull", metavar="WHEN", help="'missing' or 'never'; there is no registry to pull from")
+]
+StopSignal = Annotated[
+    str | None, typer.Option("--stop-signal", metavar="SIGNAL", help="Signal that `stop` sends first")
+]
+StopTimeout = Annotated[int | None, typer.Option("--stop-timeout", metavar="SECONDS", help="How long `stop` waits")]
+ShmSize = Annotated[str | None, typer.Option("--shm-size", metavar="BYTES", help="Size of /dev/shm, e.g. 64m")]
+
+
+@declare("run", (app, "run"), (container, "run"), interspersed=False)
+def run(
+    image: Image,
+    command: CommandWords = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", "-d", show_default=False, help="Run in the background and print the ID")
+    ] = False,
+    interactive: Interactive = False,
+    tty: Tty = False,
+    rm: Rm = False,
+    name: Name = None,
+    env: Env = None,
+    env_file: EnvFile = None,
+    workdir: Workdir = None,
+    user: User = None,
+    hostname: Hostname = None,
+    entrypoint: Entrypoint = None,
+    volume: Volume = None,
+    mount: Mount = None,
+    tmpfs: Tmpfs = None,
+    read_only: ReadOnly = False,
+    network: Network = None,
+    cap_add: CapAdd = None,
+    cap_drop: CapDrop = None,
+    group_add: GroupAdd = None,
+    privileged: Privileged = False,
+    init: Init = False,
+    label: Label = None,
+    cidfile: CidFile = None,
+    pull: Pull = "missing",
+    stop_signal: StopSignal = None,
+    stop_timeout: StopTimeout = None,
+    shm_size: ShmSize = None,
+    explain: Explain = False,
+) -> None:
+    """Make a container from an image and run a command in it."""
+
+
+@declare("create", (app, "create"), (container, "create"), interspersed=False)
+def create(
+    image: Image,
+    command: CommandWords = None,
+    interactive: Interactive = False,
+    tty: Tty = False,
+    rm: Rm = False,
+    name: Name = None,
+    env: Env = None,
+    env_file: EnvFile = None,
+    workdir: Workdir = None,
+    user: User = None,
+    hostname: Hostname = None,
+    entrypoint: Entrypoint = None,
+    volume: Volume = None,
+    mount: Mount = None,
+    tmpfs: Tmpfs = None,
+    read_only: ReadOnly = False,
+    network: Network = None,
+    cap_add: CapAdd = None,
+    cap_drop: CapDrop = None,
+    group_add: GroupAdd = None,
+    privileged: Privileged = False,
+    init: Init = False,
+    label: Label = None,
+    cidfile: CidFile = None,
+    pull: Pull = "missing",
+    stop_signal: StopSignal = None,
+    stop_timeout: StopTimeout = None,
+    shm_size: ShmSize = None,
+    explain: Explain = False,
+) -> None:
+    """Make a container from an image without starting it."""
+
+
+@declare("start", (app, "start"), (container, "start"))
+def start(
+    containers: Many,
+    attach: Annotated[
+        bool, typer.Option("--attach", "-a", show_default=False, help="Show its output, pass signals on")
+    ] = False,
+    interactive: Annotated[
+        bool, typer.Option("--interactive", "-i", show_default=False, help="Connect standard input")
+    ] = False,
+    explain: Explain = False,
+) -> None:
+    """Start stopped containers."""
+
+
+@declare("stop", (app, "stop"), (container, "stop"))
+def stop(
+    containers: Many,
+    signal: Annotated[str | None, typer.Option("--signal", "-s", metavar="SIGNAL", help="Signal to send first")] = None,
+    timeout: Annotated[
+        int | None,
+        typer.Option("--timeout", "--time", "-t", metavar="SECONDS", help="How long to wait before killing (10)"),
+    ] = None,
+) -> None:
+    """Stop running containers."""
+
+
+@declare("kill", (app, "kill"), (container, "kill"))
+def kill(
+    containers: Many,
+    signal: Annotated[str, typer.Option("--signal", "-s", metavar="SIGNAL", help="Signal to send")] = "KILL",
+) -> None:
+    """Send a signal to running containers."""
+
+
+@declare("wait", (app, "wait"), (container, "wait"))
+def wait(containers: Many) -> None:
+    """Wait until containers end and print their exit codes."""
+
+
+@declare("exec", (app, "exec"), (container, "exec"), interspersed=False)
+def exec_(
+    container: One,
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND [ARG...]", show_default=False)],
+    detach: Annotated[bool, typer.Option("--detach", "-d", show_default=False, help="Run in the background")] = False,
+    interactive: Interactive = False,
+    tty: Tty = False,
+    env: Env = None,
+    env_file: EnvFile = None,
+    workdir: Workdir = None,
+    user: User = None,
+    privileged: Privileged = False,
+    explain: Explain = False,
+) -> None:
+    """Run a further command in a running container."""
+
+
+@declare("logs", (app, "logs"), (container, "logs"))
+def logs(
+    container: One,
+    follow: Annotated[bool, typer.Option("--follow", "-f", show_default=False, help="Go on as output comes")] = False,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="From this time on: RFC 3339, seconds, or '42m'")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="TIME", help="Up to this time: RFC 3339, seconds, or '42m'")
+    ] = None,
+    tail: Annotated[str, typer.Option("--tail", "-n", metavar="LINES", help="Only the last lines")] = "all",
+    timestamps: Annotated[
+        bool, typer.Option("--timestamps", "-t", show_default=False, help="Show each line's time")
+    ] = False,
+) -> None:
+    """Show a container's output."""
+
+
+@declare("rm", (app, "rm"), (container, "rm"), (container, "remove"))
+def rm(
+    containers: Many,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", show_default=False, help="Kill and remove a running container")
+    ] = False,
+    link: Annotated[
+        bool, typer.Option("--link", "-l", show_default=False, help="Accepted; there are no links")
+    ] = False,
+    volumes: Annotated[
+        bool, typer.Option("--volumes", "-v", show_default=False, help="Remove anonymous volumes too")
+    ] = False,
+) -> None:
+    """Remove containers."""
+
+
+@declare("ps", (app, "ps"), (container, "ls"), (container, "list"), (container, "ps"))
+def ps(
+    all: Annotated[bool, typer.Option("--all", "-a", show_default=False, help="Show stopped containers too")] = False,
+    filter: Filter = None,
+    format: Format = None,
+    last: Annotated[
+        int, typer.Option("--last", "-n", metavar="N", help="Show the N containers created last (-1: no limit)")
+    ] = -1,
+    latest: Annotated[
+        bool, typer.Option("--latest", "-l", show_default=False, help="Show the container created last")
+    ] = False,
+    no_trunc: NoTrunc = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", show_default=False, help="Show IDs only")] = False,
+    size: Annotated[bool, typer.Option("--size", "-s", show_default=False, help="Show sizes")] = False,
+) -> None:
+    """List containers."""
+
+
+@declare("diff", (app, "diff"), (container, "diff"))
+def diff(container: One, json: Json = False) -> None:
+    """Show what a container changed against its image."""
+
+
+@declare("commit", (app, "commit"), (container, "commit"))
+def commit(
+    container: One,
+    reference: Annotated[str | None, typer.Argument(metavar="[REPOSITORY[:TAG]]", show_default=False)] = None,
+    author: Annotated[str | None, typer.Option("--author", "-a", metavar="NAME", help="Author of the image")] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--change", "-c", metavar="INSTRUCTION", help="Apply a Dockerfile instruction (repeatable)"),
+    ] = None,
+    message: Annotated[str | None, typer.Option("--message", "-m", metavar="TEXT", help="Commit message")] = None,
+    pause: Annotated[
+        bool, typer.Option("--pause", "-p", help="Freeze the container meanwhile (--pause=false: let it run)")
+    ] = True,
+    json: Json = False,
+    explain: Explain = False,
+) -> None:
+    """Make an image out of a container's changes."""
+
+
+@declare("inspect", (container, "inspect"), type="container")
+def container_inspect(
+    names: Many,
+    format: InspectFormat = None,
+    size: Annotated[bool, typer.Option("--size", "-s", show_default=False, help="Add the sizes")] = False,
+) -> None:
+    """Show all that is recorded about containers."""
