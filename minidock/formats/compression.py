@@ -48,7 +48,7 @@ def identify(head: bytes) -> str:
         return "data"
 
 
-def _zlib_member() -> tuple[Any, tuple[type[BaseException], ...]]:
+def _zlib_member() -> tuple[Any, tuple[type[Exception], ...]]:
     try:
         from isal import isal_zlib
 
@@ -59,19 +59,19 @@ def _zlib_member() -> tuple[Any, tuple[type[BaseException], ...]]:
         return zlib.decompressobj(wbits=31), (zlib.error,)
 
 
-def _bzip2_member() -> tuple[Any, tuple[type[BaseException], ...]]:
+def _bzip2_member() -> tuple[Any, tuple[type[Exception], ...]]:
     import bz2
 
     return bz2.BZ2Decompressor(), (OSError, ValueError)
 
 
-def _xz_member() -> tuple[Any, tuple[type[BaseException], ...]]:
+def _xz_member() -> tuple[Any, tuple[type[Exception], ...]]:
     import lzma
 
     return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY_LIMIT_BYTES), (lzma.LZMAError,)
 
 
-def _zstd_member() -> tuple[Any, tuple[type[BaseException], ...]]:
+def _zstd_member() -> tuple[Any, tuple[type[Exception], ...]]:
     try:
         from compression import zstd  # type: ignore[import-not-found,unused-ignore]
     except ImportError:
@@ -87,14 +87,14 @@ class Decompressor:
 
     def __init__(self, kind: str) -> None:
         try:
-            self._new_member: Callable[[], tuple[Any, tuple[type[BaseException], ...]]] = _MEMBERS[kind]
+            self._new_member: Callable[[], tuple[Any, tuple[type[Exception], ...]]] = _MEMBERS[kind]
         except KeyError:
             raise BadArchive(f"unknown compression: {kind}") from None
         self.kind = kind
         # zlib hands input back that it had no room for; the others keep it and say when they need more
         self._keeps_input = kind != "gzip"
         self._member: Any = None
-        self._errors: tuple[type[BaseException], ...] = ()
+        self._errors: tuple[type[Exception], ...] = ()
         self._members_done = 0
         self._head = b""
 

@@ -26,6 +26,9 @@ _FLUSH_LINES = 512
 _MAX_LINE_BYTES = 64 << 20
 _READ_BYTES = 1 << 20
 
+# Letters that JSON leaves as they are; a name of these alone, as most are, needs no encoder.
+_PLAIN = b"/._-+@:,=~%#[]{}() 0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+
 _fast_crc64: Callable[..., int] | None = None
 
 
@@ -81,7 +84,7 @@ class TarSplitWriter:
 
     def file(self, name: bytes, size_bytes: int, crc: int) -> None:
         """Add a member: its name as in the tar, and size and CRC-64 of its data (0 and 0 if it has none)."""
-        if name.isascii() and name.isalnum():
+        if not name.translate(None, _PLAIN):
             word = b'"name":"%b"' % name
         else:
             word = _encode_name(name)
