@@ -13,7 +13,7 @@ import os
 
 from minidock.constants import DRIVER
 from minidock.errors import FormatError, InvalidReference, NoSuchImage, StoreCorrupt
-from minidock.ids import ChainID, ImageID, chain_id_of, is_hex64
+from minidock.ids import ChainID, ImageID, chain_id_of, is_hex64, sha256_hex
 from minidock.store.transaction import read_small
 
 TYPE_CHECKING = False
@@ -100,9 +100,7 @@ class ImageStore:
         """An image by its full ID; raises NoSuchImage, and StoreCorrupt when its bytes do not hash to its ID."""
         ImageID.parse(image_id)
         raw = self.read(image_id)
-        from hashlib import sha256
-
-        actual = "sha256:" + sha256(raw).hexdigest()
+        actual = "sha256:" + sha256_hex(raw)
         if actual != image_id:
             raise StoreCorrupt(
                 f"{self.path}/{image_id[7:]}: hashes to {actual}, not to its name", hint="the image is damaged"

@@ -192,12 +192,16 @@ class DataRoot:
             self._containers = ContainerStore(self)
         return self._containers
 
+    def has_containers(self) -> bool:
+        """Whether there is any container at all; cheaper than to read them."""
+        try:
+            return bool(os.listdir(f"{self.path}/containers"))
+        except FileNotFoundError:
+            return False
+
     def images_of_containers(self) -> set[ImageID]:
         """The images that some container was made from."""
-        try:
-            if not os.listdir(f"{self.path}/containers"):
-                return set()
-        except FileNotFoundError:
+        if not self.has_containers():
             return set()
         from minidock.ids import ImageID
 

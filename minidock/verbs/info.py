@@ -1,0 +1,121 @@
+"""`info`: the data root and the machine, under the keys of docker's API."""
+
+from __future__ import annotations
+
+import os
+
+from minidock.constants import DRIVER
+from minidock.store.transaction import read_small
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from minidock.store.root import DataRoot
+
+# statfs(2) magic numbers, in the words that docker uses for them.
+_FILE_SYSTEMS = {
+    "btrfs": "btrfs",
+    "ext2": "extfs",
+    "ext3": "extfs",
+    "ext4": "extfs",
+    "f2fs": "f2fs",
+    "overlay": "overlayfs",
+    "tmpfs": "tmpfs",
+    "xfs": "xfs",
+    "zfs": "zfs",
+}
+
+
+def info(root: DataRoot) -> dict[str, Any]:
+    """What docker info tells, as far as it means something without a daemon.
+
+    Raises: StoreCorrupt
+    Source: moby daemon/info.go; API 1.41, SystemInfo
+    """
+    import time
+
+    from minidock import __version__
+    from minidock.formats.gojson import format_time
+
+    system = os.uname()
+    name, number = _operating_system()
+    states = _container_states(root)
+    v2 = os.path.exists("/sys/fs/cgroup/cgroup.controllers")
+    return {
+        "Containers": sum(states.values()),
+        "ContainersRunning": states["running"],
+        "ContainersPaused": states["paused"],
+        "ContainersStopped": states["stopped"],
+        "Images": len(root.images.all()),
+        "Driver": DRIVER,
+        "DriverStatus": [
+            ["Backing Filesystem", _backing_file_system(root)],
+            ["Supports d_type", "true"],
+            ["Native Overlay Diff", "true"],
+            ["userxattr", "false"],
+        ],
+        "LoggingDriver": "json-file",
+        "CgroupDriver": "cgroupfs",
+        "CgroupVersion": "2" if v2 else "1",
+        "KernelVersion": system.release,
+        "OperatingSystem": name,
+        "OSVersion": number,
+        "OSType": "linux",
+        "Architecture": system.machine,
+        "NCPU": len(os.sched_getaffinity(0)),
+        "MemTotal": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
+        "DockerRootDir": root.path,
+        "Name": system.nodename,
+        "SystemTime": format_time(time.time_ns()),
+        "ServerVersion": __version__,
+        "SecurityOptions": [],
+        "Warnings": _warnings(),
+    }
+
+
+def _container_states(root: DataRoot) -> dict[str, int]:
+    states = {"running": 0, "paused": 0, "stopped": 0}
+    if root.has_containers():
+        for container in root.containers.all():
+            if not container.is_running():
+                states["stopped"] += 1
+            elif container.state.status == "paused":
+                states["paused"] += 1
+            else:
+                states["running"] += 1
+    return states
+
+
+def _operating_system() -> tuple[str, str]:
+    """PRETTY_NAME and VERSION_ID. Source: os-release(5)"""
+    for path in ("/etc/os-release", "/usr/lib/os-release"):
+        try:
+            text = open(path, encoding="utf-8", errors="replace").read()
+        except OSError:
+            continue
+        values = dict(line.partition("=")[::2] for line in text.splitlines() if "=" in line)
+        return values.get("PRETTY_NAME", "Linux").strip("\"'"), values.get("VERSION_ID", "").strip("\"'")
+    return "Linux", ""
+
+
+def _backing_file_system(root: DataRoot) -> str:
+    """The type of the file system with the layers. Source: proc(5), /proc/PID/mountinfo"""
+    device = os.stat(root.path).st_dev
+    wanted = f"{os.major(device)}:{os.minor(device)}"
+    kind = "unknown"
+    for line in os.fsdecode(read_small("/proc/self/mountinfo", 1 << 20)).splitlines():
+        fields = line.split()
+        if fields[2] == wanted:
+            kind = fields[fields.index("-") + 1]
+    return _FILE_SYSTEMS.get(kind, kind)
+
+
+def _warnings() -> list[str]:
+    warnings = []
+    try:
+        if read_small("/proc/sys/net/ipv4/ip_forward").strip() == b"0":
+            warnings.append("WARNING: IPv4 forwarding is disabled")
+    except OSError:
+        return warnings
+    return warnings

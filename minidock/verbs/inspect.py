@@ -1,0 +1,130 @@
+"""`inspect`: all that is known of an image, in the words of the engine's API."""
+
+from __future__ import annotations
+
+import os
+
+from minidock.constants import DRIVER
+from minidock.errors import FormatError, NoSuchContainer, NoSuchImage, NotFound, UsageError
+from minidock.formats.gojson import format_time, parse_time
+from minidock.formats.imageconfig import order_run_config
+from minidock.store import overlay2
+from minidock.verbs.images import ZERO_TIME_NS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+    from minidock.ids import CacheID
+    from minidock.store.imagedb import Image
+    from minidock.store.root import DataRoot
+
+
+def inspect(
+    root: DataRoot, names: Sequence[str], *, type: str | None = None, found: list[dict[str, Any]] | None = None
+) -> list[dict[str, Any]]:
+    """Inspect containers and images; a name is a container's first, as docker has it.
+
+    Shape:   type: "container", "image" or None for either; found: documents are added to this list as they are found
+    Returns: found, one document a name
+    Raises:  NotFound for the first name that is none, after the others were tried; further ones are notes
+    """
+    if type not in (None, "container", "image"):
+        raise UsageError(f'"{type}" is not a valid value for --type')
+    found = [] if found is None else found
+    failures: list[NotFound] = []
+    for name in names:
+        try:
+            found.append(_inspect_one(root, name, type))
+        except NotFound as error:
+            failures.append(error)
+    if failures:
+        for further in failures[1:]:
+            failures[0].add_note(str(further))
+        raise failures[0]
+    return found
+
+
+def _inspect_one(root: DataRoot, name: str, type: str | None) -> dict[str, Any]:
+    if type != "image" and root.has_containers():
+        from minidock.verbs.inspect_container import inspect_container
+
+        try:
+            return inspect_container(root, name)
+        except NoSuchContainer:
+            if type == "container":
+                raise
+    if type == "container":
+        raise NoSuchContainer(f"No such container: {name}")
+    try:
+        return inspect_image(root, name)
+    except (NoSuchImage, FormatError):
+        if type == "image":
+            raise
+        raise NotFound(f"No such object: {name}") from None
+
+
+def inspect_image(root: DataRoot, name: str) -> dict[str, Any]:
+    """An image in the shape and key order of docker's API.
+
+    Raises: NoSuchImage, InvalidReference, BadConfig, StoreCorrupt, NoSuchLayer
+    Source: moby daemon/images/image_inspect.go; API 1.41, ImageInspect
+    """
+    image = root.images.resolve(name)
+    config = image.config
+    document = config.document
+    references = root.references.of_image(image.image_id)
+    history = config.history
+    layers = root.layers.stack(image.chain_id) if image.chain_id else []
+    size_bytes = sum(layer.size_bytes for layer in layers)
+    run_config = document.get("config")
+    rootfs: dict[str, Any] = {"Type": document["rootfs"].get("type") or "layers"}
+    if config.diff_ids:
+        rootfs["Layers"] = list(config.diff_ids)
+    answer = {
+        "Id": image.image_id,
+        "RepoTags": [reference for reference in references if "@" not in reference],
+        "RepoDigests": [reference for reference in references if "@" in reference],
+        "Parent": image.parent or "",
+        "Comment": config.comment or (history[-1].comment if history else ""),
+        "Created": _time(config.created),
+        "Container": document.get("container") or "",
+        "ContainerConfig": order_run_config(document.get("container_config") or {}),
+        "DockerVersion": document.get("docker_version") or "",
+        "Author": config.author,
+        "Config": None if run_config is None else order_run_config(run_config),
+        "Architecture": config.architecture,
+        "Variant": config.variant,
+        "Os": config.os or "linux",
+        "OsVersion": document.get("os.version") or "",
+        "Size": size_bytes,
+        "VirtualSize": size_bytes,
+        "GraphDriver": {"Data": _graph_data(root, layers[0].cache_id) if layers else None, "Name": DRIVER},
+        "RootFS": rootfs,
+        "Metadata": {"LastTagTime": _last_tag_time(image)},
+    }
+    for optional in ("Variant", "OsVersion"):
+        if not answer[optional]:
+            del answer[optional]
+    return answer
+
+
+def _graph_data(root: DataRoot, cache_id: CacheID) -> dict[str, str]:
+    where = f"{root.overlay_path}/{cache_id}"
+    lowers = [
+        os.path.normpath(f"{root.overlay_path}/l/{os.readlink(f'{root.overlay_path}/{name}')}")
+        for name in overlay2.read_lowers(root.overlay_path, cache_id)
+    ]
+    data = {"LowerDir": ":".join(lowers)} if lowers else {}
+    return {**data, "MergedDir": f"{where}/merged", "UpperDir": f"{where}/diff", "WorkDir": f"{where}/work"}
+
+
+def _time(text: str) -> str:
+    if not text.endswith("Z"):
+        return text or format_time(ZERO_TIME_NS)
+    return format_time(parse_time(text))
+
+
+def _last_tag_time(image: Image) -> str:
+    return format_time(image.last_updated_ns or ZERO_TIME_NS)
