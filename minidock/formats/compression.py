@@ -50,19 +50,16 @@ def identify(head: bytes) -> str:
 
 def _zlib_member() -> tuple[Any, tuple[type[Exception], ...]]:
     try:
-        from isal import isal_zlib
-
-        return isal_zlib.decompressobj(wbits=31), (isal_zlib.error,)
+        from isal import isal_zlib as library
     except ImportError:
-        import zlib
-
-        return zlib.decompressobj(wbits=31), (zlib.error,)
+        import zlib as library  # type: ignore[no-redef]
+    return library.decompressobj(wbits=31), (library.error,)
 
 
 def _bzip2_member() -> tuple[Any, tuple[type[Exception], ...]]:
     import bz2
 
-    return bz2.BZ2Decompressor(), (OSError, ValueError)
+    return bz2.BZ2Decompressor(), (OSError, ValueError, EOFError)
 
 
 def _xz_member() -> tuple[Any, tuple[type[Exception], ...]]:
@@ -137,7 +134,7 @@ class Decompressor:
         while True:
             try:
                 out: bytes = member.decompress(data, PIECE_BYTES)
-            except (*self._errors, MemoryError, EOFError) as error:
+            except self._errors as error:
                 raise BadArchive(f"corrupt {self.kind} stream: {str(error) or type(error).__name__}") from None
             if out:
                 yield out

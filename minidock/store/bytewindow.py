@@ -45,7 +45,7 @@ class Pipeline:
         def run() -> None:
             try:
                 work()
-            except BaseException as error:  # noqa: B036 - whatever ends a thread must end the pipeline
+            except BaseException as error:  # noqa: BLE001 - whatever ends a thread must end the pipeline
                 self.fail(error)
             else:
                 with self.condition:
@@ -54,8 +54,8 @@ class Pipeline:
 
         self._running.add(name)
         thread = threading.Thread(target=run, name=name, daemon=True)
-        self._threads.append(thread)
         thread.start()
+        self._threads.append(thread)
 
     def wait(self) -> None:
         """One bounded wait, with the condition held; raises Poisoned if the pipeline has failed."""

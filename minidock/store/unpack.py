@@ -14,7 +14,6 @@ from minidock.ids import DiffID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any, NoReturn, Protocol
 
     from minidock.ids import Digest
@@ -233,13 +232,13 @@ def _start(job: UnpackJob, wants_trace: bool) -> _Worker:
 def _work(unpack_worker: Any, job: UnpackJob, pipe: int, wants_trace: bool) -> NoReturn:
     """The forked process's whole life."""
     try:
-        import _signal
         import gc
         import json
+        import signal
 
         gc.disable()
-        for number in (_signal.SIGINT, _signal.SIGTERM, _signal.SIGHUP):
-            _signal.signal(number, _signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
         encode = json.JSONEncoder().encode
 
         def send(message: dict[str, Any]) -> None:
@@ -260,7 +259,7 @@ def _work(unpack_worker: Any, job: UnpackJob, pipe: int, wants_trace: bool) -> N
             if wants_trace:
                 trace_line("hash", f"sha256 of {result['tar_bytes']} bytes of tar = {result['diff_id']}")
             send({"kind": "result", **result})
-        except BaseException as error:  # noqa: B036 - a forked process has nobody above it
+        except BaseException as error:  # noqa: BLE001 - a forked process has nobody above it
             send(unpack_worker.describe_error(error))
     finally:
         os._exit(0)

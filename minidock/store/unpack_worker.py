@@ -162,7 +162,7 @@ class LayerUnpacker:
             self._write()
             pipeline.join()
             return self._result()
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the first error of any thread is raised instead
             pipeline.fail(error)
             first = pipeline.error or error
             raise first from None
