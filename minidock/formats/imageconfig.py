@@ -81,8 +81,12 @@ class ImageConfig:
             document = parse_json(raw, what="image config", limit_bytes=MAX_CONFIG_BYTES)
         except FormatError as error:
             raise BadConfig(error.message) from None
-        rootfs = document.get("rootfs")
-        if rootfs is None:
+        if b"\\u" in raw:
+            try:
+                document = _without_surrogates(document)
+            except RecursionError:
+                raise BadConfig("image config: JSON is nested too deeply") from None
+        if document.get("rootfs") is None:
             raise BadConfig("image config: there is no rootfs key")
         rootfs = object_of(document, "rootfs")
         if text_of(rootfs, "type") not in ("", "layers"):
@@ -192,10 +196,27 @@ def encode_config(document: dict[str, Any], *, author_first: bool = False) -> by
             ordered[key] = order_run_config(ordered[key])
     if ordered.get("history") is not None:
         keys = _HISTORY_KEYS_AUTHOR_FIRST if author_first else _HISTORY_KEYS
-        ordered["history"] = [{key: entry[key] for key in keys if entry.get(key)} for entry in ordered["history"]]
+        ordered["history"] = [
+            {key: entry[key] for key in keys if entry.get(key)} for entry in map(_step, ordered["history"])
+        ]
     if ordered.get("rootfs") is not None:
         ordered["rootfs"] = {key: ordered["rootfs"][key] for key in _ROOTFS_KEYS if key in ordered["rootfs"]}
     return encode_json(ordered, sort_keys=True)
+
+
+def _step(entry: dict[str, Any] | None) -> dict[str, Any]:
+    return entry or {}
+
+
+def _without_surrogates(value: Any) -> Any:
+    """Half a surrogate pair (`\\ud800` in the JSON) fits no encoding; Go reads it as U+FFFD."""
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(key): _without_surrogates(item) for key, item in value.items()}
+    return value
 
 
 def _list_of(document: dict[str, Any], key: str) -> list[Any]:

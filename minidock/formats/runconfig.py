@@ -155,7 +155,7 @@ def text_of(document: dict[str, Any], key: str) -> str:
         raise _wrong(key, value, "a string")
     if "\0" in value:
         raise BadConfig(f"image config: {key} contains a NUL byte")
-    return _whole(value)
+    return value
 
 
 def number_of(document: dict[str, Any], key: str) -> int:
@@ -212,7 +212,7 @@ def _env_of(document: dict[str, Any]) -> list[str]:
 
 def _labels_of(document: dict[str, Any]) -> dict[str, str]:
     labels = object_of(document, "Labels")
-    return {_whole(key): text_of(labels, key) for key in labels}
+    return {key: text_of(labels, key) for key in labels}
 
 
 def _keys_of(document: dict[str, Any], key: str) -> list[str]:
@@ -250,21 +250,6 @@ def _healthcheck_of(document: dict[str, Any]) -> Healthcheck | None:
     if min(numbers) < 0:
         raise BadConfig("image config: Healthcheck has a negative number")
     return Healthcheck(test, *numbers)
-
-
-def _whole(text: str) -> str:
-    # A lone surrogate (from "\\ud800" in the JSON) cannot be written anywhere; Go reads it as U+FFFD.
-    if text.isascii():
-        return text
-    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace") if _has_surrogate(text) else text
-
-
-def _has_surrogate(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return True
-    return False
 
 
 def _wrong(key: str, value: object, wanted: str) -> BadConfig:
