@@ -9,9 +9,9 @@ import os
 from typing import Any
 
 import click
-import typer
 
 from minidock.cli.pflag import FIXED, HANDLER
+from minidock.cli.usage import command_tree
 
 HEADER = '''"""The command line as data, made from the typer tree by compile_grammar.py; not for editing."""
 
@@ -74,10 +74,7 @@ def walk(group: click.Group, prefix: str = "") -> list[tuple[str, click.Command]
 
 def compile_grammar() -> str:
     """The text of grammar_data.py for the tree as it is now."""
-    import minidock.cli.tree  # noqa: F401  it fills the groups
-    from minidock.cli.groups import app
-
-    root = typer.main.get_command(app)
+    root = command_tree()
     assert isinstance(root, click.Group)
     specs: dict[str, tuple[Any, ...]] = {}
     aliases: dict[str, str] = {}

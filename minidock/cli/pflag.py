@@ -91,7 +91,7 @@ class Command(typer.core.TyperCommand):
         parent: click.Context | None = ctx
         while parent is not None:
             for parameter in parent.command.get_params(parent):
-                if isinstance(parameter, (click.Option, click.Argument)) and parameter.name in parent.params:
+                if parameter.name in parent.params and not parameter.is_eager:
                     value = _plain(parameter, parent.params[parameter.name])
                     options[parameter.name] = options.get(parameter.name) or value
             parent = parent.parent

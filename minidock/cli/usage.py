@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import Any
 
@@ -16,17 +17,22 @@ BAD_OPTION_STATUS = 125
 BAD_WORDS_STATUS = 1
 
 
+@functools.cache
+def command_tree() -> click.Command:
+    """The whole tree as click's objects."""
+    import minidock.cli.tree  # noqa: F401  it fills the groups
+    from minidock.cli.groups import app
+
+    return typer.main.get_command(app)
+
+
 def parse_with_typer(argv: list[str]) -> Invocation | int:
     """Read a command line with the typer tree itself.
 
     Returns: what to call, or the exit status when all is said (help, version, completion, an error)
     """
-    import minidock.cli.tree  # noqa: F401  it fills the groups
-    from minidock.cli.groups import app
-
-    command = typer.main.get_command(app)
     try:
-        result: Any = command.main(list(argv), prog_name="minidock", standalone_mode=False)
+        result: Any = command_tree().main(list(argv), prog_name="minidock", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         print(error.format_message())
         return 0
