@@ -53,7 +53,8 @@ def _zlib_member() -> tuple[Any, tuple[type[Exception], ...]]:
         from isal import isal_zlib as library
     except ImportError:
         import zlib as library  # type: ignore[no-redef]
-    return library.decompressobj(wbits=31), (library.error,)
+    errors: tuple[type[Exception], ...] = (library.error,)
+    return library.decompressobj(wbits=31), errors
 
 
 def _bzip2_member() -> tuple[Any, tuple[type[Exception], ...]]:
@@ -90,8 +91,10 @@ class Decompressor:
         self.kind = kind
         # zlib hands input back that it had no room for; the others keep it and say when they need more
         self._keeps_input = kind != "gzip"
+        # The first member is made at once: a caller may be about to leave the place where modules are found.
+        self._spare: Any
+        self._spare, self._errors = self._new_member()
         self._member: Any = None
-        self._errors: tuple[type[Exception], ...] = ()
         self._members_done = 0
         self._head = b""
 
@@ -126,7 +129,8 @@ class Decompressor:
             if sniff(data) != self.kind:
                 raise BadArchive(f"{self.kind} stream: trailing data that is not {self.kind}")
         if data:
-            self._member, self._errors = self._new_member()
+            self._member = self._spare or self._new_member()[0]
+            self._spare = None
         return data
 
     def _feed_member(self, data: bytes) -> Iterator[bytes]:

@@ -319,9 +319,7 @@ class LayerWriter:
         try:
             path = parent + hidden_name(name)
         except UnsafePath:
-            raise UnsafePath(
-                f"{show_name(entry.name)}: whiteout of nothing, of its directory or of its parent"
-            ) from None
+            raise UnsafePath(f"{show_name(entry.name)}: whiteout of nothing or of its own directory") from None
         try:
             os.mknod(path, stat.S_IFCHR, 0)
         except FileNotFoundError:

@@ -11,6 +11,7 @@ the layer's own files.
 from __future__ import annotations
 
 import os
+import sys
 from collections import deque
 
 from minidock.errors import BadArchive, DigestMismatch, MinidockError, SyscallError
@@ -130,8 +131,6 @@ class LayerUnpacker:
             self._window = None
         else:
             self._decompressor = Decompressor(self._compression)
-            for _ in self._decompressor.feed(b""):
-                pass
             self._window = ByteWindow(self._pipeline, window_bytes)
             readers = [self._window.new_reader() for _ in range(3)]
             readers[0].set_before_wait(self._hand_over)
@@ -310,7 +309,15 @@ class LayerUnpacker:
 
 
 def enter_layer(diff_fd: int) -> None:
-    """Make a layer's directory this process's root, and set the umask aside. Raises SyscallError."""
+    """Make a layer's directory this process's root, and set the umask aside.
+
+    From here on a module or codec looked for by name would be the layer's: the ways to find one are closed.
+    Raises: SyscallError
+    """
+    show_name(b"\xff\n")
+    sys.meta_path.clear()
+    sys.path_hooks.clear()
+    sys.path.clear()
     os.umask(0)
     os.fchdir(diff_fd)
     try:
