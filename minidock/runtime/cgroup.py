@@ -14,7 +14,7 @@ from minidock.errors import MinidockError, SyscallError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from minidock.trace import Trace
 
@@ -52,9 +52,15 @@ def hierarchies() -> list[Hierarchy]:
         where = os.fsdecode(fields[4])
         if fields[3] != b"/" and fields[3].startswith(b"/.."):
             continue
-        words = [] if fstype == b"cgroup2" else [
-            word for word in os.fsdecode(options).split(",") if word not in _V1_WORDS and "release_agent" not in word
-        ]
+        words = (
+            []
+            if fstype == b"cgroup2"
+            else [
+                word
+                for word in os.fsdecode(options).split(",")
+                if word not in _V1_WORDS and "release_agent" not in word
+            ]
+        )
         if where == "/sys/fs/cgroup" or where.startswith("/sys/fs/cgroup/"):
             found[where] = Hierarchy(where, ",".join(words), fstype == b"cgroup2")
     return list(found.values())
@@ -98,17 +104,24 @@ class Cgroup:
         self.paths = list(paths)
 
     @classmethod
-    def create(cls, container_id: str, parent: str = "", *, trace: Trace | None = None) -> Cgroup:
+    def create(
+        cls,
+        container_id: str,
+        parent: str = "",
+        *,
+        mounted: Sequence[Hierarchy] | None = None,
+        trace: Trace | None = None,
+    ) -> Cgroup:
         """Make the container's groups; hierarchies that cannot be written are left out.
 
-        Shape:  parent: `--cgroup-parent`, a path below each hierarchy's root
+        Shape:  parent: `--cgroup-parent`, a path below each hierarchy's root; mounted: if already known
         Raises: UsageError for a parent that leaves the hierarchy
         """
         words = [word for word in (parent or DEFAULT_PARENT).split("/") if word]
         if ".." in words or "." in words:
             raise UsageError(f"invalid cgroup parent {parent!r}: a plain path is expected")
         made: list[tuple[Hierarchy, str]] = []
-        for hierarchy in hierarchies():
+        for hierarchy in hierarchies() if mounted is None else mounted:
             path = hierarchy.mount_point
             is_cpuset = "cpuset" in hierarchy.controllers.split(",")
             try:

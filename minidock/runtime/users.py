@@ -120,9 +120,7 @@ def resolve_user(root_fd: int, user: str, group_add: Sequence[str] = ()) -> User
     elif found is not None and (name := _field(found, 0)):
         listed = [_checked(_number(fields, 2)) for fields in groups if name in _field(fields, 3).split(",")]
     for word in group_add:
-        listed.append(
-            _group_by_name(groups, word, f"Unable to find group {word}: no matching entries in group file")
-        )
+        listed.append(_group_by_name(groups, word, f"Unable to find group {word}: no matching entries in group file"))
     home = next((_field(fields, 5) for fields in users if _number(fields, 2) == uid), "") or "/"
     return User(uid, gid, list(dict.fromkeys([gid, *listed])), home)
 

@@ -1,0 +1,315 @@
+"""The child's side: run the plan, become the container's user, execute its program.
+
+Everything used here is imported and opened before the clone. Once the root has changed, an import or a
+look-up by name would take code from the container, so nothing here does either.
+"""
+
+from __future__ import annotations
+
+import _signal
+import errno
+import fcntl
+import os
+
+from minidock.errors import CommandError, MinidockError, SyscallError
+from minidock.linux.capabilities import drop_bounding_except, keep_over_setuid, set_exactly
+from minidock.linux.process import (
+    PR_SET_NAME,
+    PR_SET_NO_NEW_PRIVS,
+    SIGKILL,
+    close_on_exec_from,
+    exec_program,
+    join_new_session_keyring,
+    prctl,
+    set_dumpable,
+    set_parent_death_signal,
+)
+from minidock.runtime.users import User
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
+
+_TIOCSCTTY, _TIOCSPGRP = 0x540E, 0x5410
+_S_IFIFO, _S_IFMT, _S_IFDIR = 0o010000, 0o170000, 0o040000
+_EXEC_MESSAGES = {errno.ENOEXEC: "exec format error", errno.ENOENT: "no such file or directory"}
+
+
+class Payload:
+    """The process to become, ready before the clone.
+
+    Shape: capabilities: a bit mask; keyring: the session keyring's name; cwd as bytes, absolute
+    """
+
+    __slots__ = ("argv", "capabilities", "cwd", "env", "init", "keyring", "no_new_privileges")
+
+    def __init__(
+        self,
+        argv: Sequence[str],
+        env: Sequence[str],
+        cwd: str,
+        *,
+        capabilities: int,
+        keyring: str,
+        no_new_privileges: bool,
+        init: bool,
+    ) -> None:
+        self.argv = [os.fsencode(word) for word in argv]
+        self.env = [os.fsencode(entry) for entry in env]
+        self.cwd = os.fsencode(cwd)
+        self.capabilities = capabilities
+        self.keyring = keyring.encode("ascii", "replace")
+        self.no_new_privileges = no_new_privileges
+        self.init = init
+
+
+class Channels:
+    """The child's ends: three standard descriptors, the error pipe, the parent's go-ahead."""
+
+    __slots__ = ("console_fd", "error_fd", "standard", "sync_fd")
+
+    def __init__(self, standard: tuple[int, int, int], error_fd: int, sync_fd: int, console_fd: int) -> None:
+        self.standard = standard
+        self.error_fd = error_fd
+        self.sync_fd = sync_fd
+        self.console_fd = console_fd
+
+    def wait_for_parent(self) -> None:
+        """Wait for the parent's go-ahead; a parent that is gone ends this process."""
+        if not os.read(self.sync_fd, 1):
+            os._exit(SIGKILL)
+
+    def die_with_parent(self) -> None:
+        """Tie this process to its parent; checked after, since the parent may have ended just before."""
+        set_parent_death_signal(SIGKILL)
+        os.set_blocking(self.sync_fd, False)
+        try:
+            if not os.read(self.sync_fd, 1):
+                os._exit(SIGKILL)
+        except BlockingIOError:
+            return
+
+
+def report(error_fd: int, error: BaseException) -> None:
+    """Tell the parent through the error pipe why there will be no program."""
+    if isinstance(error, CommandError):
+        fields = ["C", str(error.exit_code), error.message]
+    elif isinstance(error, SyscallError):
+        fields = ["S", str(error.errno), error.call]
+    elif isinstance(error, MinidockError):
+        fields = ["U", "125", error.message]
+    elif isinstance(error, OSError):
+        fields = ["S", str(error.errno or 0), f"{os.fsdecode(error.filename or b'')}"]
+    else:
+        fields = ["U", "125", f"internal error: {type(error).__name__}: {error}"]
+    os.write(error_fd, "\0".join(fields).encode("utf-8", "surrogateescape")[:4096])
+
+
+def settle(payload: Payload, user: User, channels: Channels, console_fd: int) -> NoReturn:
+    """Take on standard descriptors, user, capabilities and directory, then execute the program.
+
+    Raises: CommandError 126 or 127, SyscallError
+    """
+    join_new_session_keyring(payload.keyring)
+    _take_standard(channels, console_fd, user)
+    entered = _enter_directory(payload.cwd, retry=True)
+    _become(user, payload.capabilities)
+    if not entered:
+        _enter_directory(payload.cwd, retry=False)
+    if payload.no_new_privileges:
+        prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    environment = with_home(payload.env, user.home)
+    channels.die_with_parent()
+    program = find_program(payload.argv[0], environment)
+    _default_signals()
+    os.umask(0o022)
+    close_on_exec_from(3)
+    if payload.init:
+        _become_init(channels.error_fd, has_terminal=console_fd >= 0)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+    try:
+        exec_program(program, payload.argv, environment)
+    except SyscallError as error:
+        message = _EXEC_MESSAGES.get(error.errno or 0, (error.strerror or "").lower())
+        code = 127 if error.errno == errno.ENOENT else 126
+        raise CommandError(f"exec {os.fsdecode(program)}: {message}", exit_code=code) from None
+    os._exit(126)
+
+
+def _take_standard(channels: Channels, console_fd: int, user: User) -> None:
+    if console_fd >= 0:
+        source = (console_fd, console_fd, console_fd)
+        fcntl.ioctl(console_fd, _TIOCSCTTY, 0)
+    else:
+        source = channels.standard
+    # first out of the way, so that no order of the three can overwrite one still needed
+    moved = [fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, 10) for handle in source]
+    for number, handle in enumerate(moved):
+        os.dup2(handle, number)
+    if user.uid:
+        for number in (0, 1, 2):
+            _give(number, user.uid, is_terminal=console_fd >= 0)
+
+
+def _give(handle: int, uid: int, *, is_terminal: bool) -> None:
+    """Give our own pipe or terminal to the user, so that /dev/stdout can be opened anew. Source: runc, fixStdioPermissions"""
+    status = os.fstat(handle)
+    if status.st_uid != uid and (is_terminal or status.st_mode & _S_IFMT == _S_IFIFO):
+        try:
+            os.fchown(handle, uid, status.st_gid)
+        except OSError:
+            return
+
+
+def _enter_directory(path: bytes, *, retry: bool) -> bool:
+    """Change into the working directory and make sure that it is in the container (CVE-2024-21626)."""
+    try:
+        os.chdir(path)
+    except PermissionError:
+        if retry:
+            return False
+        raise _cwd_error(path, "permission denied") from None
+    except OSError as error:
+        raise _cwd_error(path, (error.strerror or "").lower()) from None
+    try:
+        where = os.getcwdb()
+    except OSError:
+        where = b""
+    if not where.startswith(b"/"):
+        raise _cwd_error(path, "it is outside the container")
+    return True
+
+
+def _cwd_error(path: bytes, reason: str) -> CommandError:
+    return CommandError(f'chdir to cwd ("{os.fsdecode(path)}") failed: {reason}', exit_code=126)
+
+
+def _become(user: User, capabilities: int) -> None:
+    """Take on user, groups and exactly these capabilities, in the one order that works."""
+    drop_bounding_except(capabilities)
+    keep_over_setuid(True)
+    os.setgroups(user.groups)
+    os.setresgid(user.gid, user.gid, user.gid)
+    os.setresuid(user.uid, user.uid, user.uid)
+    keep_over_setuid(False)
+    set_exactly(capabilities)
+
+
+def _default_signals() -> None:
+    """Undo what this interpreter ignores; handlers end with exec anyway. Signals stay blocked until then."""
+    for number in range(1, 65):
+        try:
+            if _signal.getsignal(number) is not _signal.SIG_DFL:
+                _signal.signal(number, _signal.SIG_DFL)
+        except (ValueError, OSError):
+            continue
+
+
+def with_home(environment: Sequence[bytes], home: str) -> list[bytes]:
+    """The environment with HOME, unless it names one already. Source: runc, setupUser and its HOME"""
+    for entry in environment:
+        if entry.startswith(b"HOME=") and len(entry) > 5:
+            return list(environment)
+    kept = [entry for entry in environment if not entry.startswith(b"HOME=")]
+    return [*kept, b"HOME=" + os.fsencode(home)]
+
+
+def find_program(name: bytes, environment: Sequence[bytes]) -> bytes:
+    """The path of a program, looked up in the container with its own PATH.
+
+    Raises: CommandError 127 when there is none, 126 when it may not be executed, with docker's words
+    Source: Go os/exec, LookPath
+    """
+    quoted = '"' + os.fsdecode(name) + '"'
+    if b"/" in name:
+        reason = _program_fault(name)
+        if reason == errno.ENOENT:
+            raise CommandError(f"exec: {quoted}: stat {os.fsdecode(name)}: no such file or directory", exit_code=127)
+        if reason:
+            words = "permission denied" if reason == errno.EACCES else os.strerror(reason).lower()
+            raise CommandError(f"exec: {quoted}: {words}", exit_code=126)
+        return name
+    path = next((entry[5:] for entry in environment if entry.startswith(b"PATH=")), b"")
+    denied = False
+    for directory in path.split(b":") if name else ():
+        candidate = (directory or b".") + b"/" + name
+        reason = _program_fault(candidate)
+        if not reason:
+            return candidate
+    raise CommandError(f"exec: {quoted}: executable file not found in $PATH", exit_code=127)
+
+
+def _program_fault(path: bytes) -> int:
+    """0 for an executable file, else the errno that says why not."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        return error.errno or errno.EACCES
+    return 0 if mode & _S_IFMT != _S_IFDIR and mode & 0o111 else errno.EACCES
+
+
+def _become_init(error_fd: int, *, has_terminal: bool) -> None:
+    """Fork: the child goes on to exec, this process stays as PID 1 and never returns.
+
+    It passes signals to the command, reaps every orphan and ends with the command's status. It stays this
+    interpreter, loaded whole before the root changed and closed to /proc/1/exe.
+    """
+    set_dumpable(False)
+    prctl(PR_SET_NAME, _INIT_NAME_ADDRESS, 0, 0, 0)
+    command = os.fork()
+    if command == 0:
+        os.setpgid(0, 0)
+        if has_terminal:
+            # the command's group in the foreground, while SIGTTOU is still blocked
+            fcntl.ioctl(0, _TIOCSPGRP, os.getpid().to_bytes(4, "little"))
+        return
+    os.close(error_fd)
+    every = _signal.valid_signals()
+    while True:
+        number = _signal.sigwait(every)
+        if number != _signal.SIGCHLD:
+            try:
+                os.kill(command, number)
+            except OSError:
+                pass
+            continue
+        _reap(command)
+
+
+def _reap(command: int) -> None:
+    """Reap all that are dead; the command's own end is ours, 128 + n for a signal."""
+    while True:
+        try:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return
+        if pid == 0:
+            return
+        if pid == command:
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(code if code >= 0 else 128 - code)
+
+
+def _name_address() -> int:
+    import ctypes
+
+    global _init_name
+    _init_name = ctypes.create_string_buffer(b"docker-init", 16)
+    return ctypes.addressof(_init_name)
+
+
+_init_name: object = None
+_INIT_NAME_ADDRESS = _name_address()
+
+
+def run_child(work: Callable[[], NoReturn], error_fd: int) -> NoReturn:
+    """Run the child's work; whatever happens, it ends here with a report and never returns into the caller."""
+    try:
+        work()
+    except BaseException as error:
+        try:
+            report(error_fd, error)
+        finally:
+            os._exit(125)
+    os._exit(125)

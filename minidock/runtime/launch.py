@@ -1,0 +1,279 @@
+"""The parent's side: groups, clone, and what comes back from the child before its program runs."""
+
+from __future__ import annotations
+
+import _signal
+import fcntl
+import os
+
+from minidock.errors import CommandError, MinidockError, SyscallError, UsageError
+from minidock.linux import capabilities
+from minidock.linux.process import clone_process, set_dumpable, set_parent_death_signal, start_time_of
+from minidock.runtime import devices
+from minidock.runtime.cgroup import Cgroup, hierarchies
+from minidock.runtime.child import Channels, Payload, run_child, settle
+from minidock.runtime.plan import build_plan, clone_flags, describe_clone
+from minidock.runtime.rootfs import Operation, Setup
+from minidock.runtime.spec import BindMount, ContainerSpec, ExecSpec, TmpfsMount, environment
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
+
+    from minidock.trace import Trace
+
+__all__ = ("BindMount", "ContainerSpec", "ExecSpec", "Launched", "TmpfsMount", "launch")
+
+
+class Launched:
+    """A process that runs its program.
+
+    Shape: pidfd and console_fd (the master of its terminal, None without one) belong to the caller
+    Units: start_time: clock ticks since boot
+    """
+
+    __slots__ = ("cgroup", "console_fd", "pid", "pidfd", "start_time")
+
+    def __init__(self, pid: int, pidfd: int, console_fd: int | None, cgroup: Cgroup) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.start_time = start_time_of(pid)
+        self.console_fd = console_fd
+        self.cgroup = cgroup
+
+
+def allowed_capabilities(add: Sequence[str], drop: Sequence[str], *, privileged: bool) -> int:
+    """The capability mask of a new process, within what this process has itself.
+
+    Raises: UsageError for one that was asked for by name and is not ours to give
+    """
+    mask, asked = capabilities.container_set(add, drop, privileged=privileged)
+    ours = capabilities.permitted()
+    if asked & ~ours:
+        names = capabilities.words(asked & ~ours)
+        raise UsageError(f"unable to apply caps: operation not permitted: {names}", hint="this host withholds them")
+    return mask & ours
+
+
+class Exchange:
+    """The pipes between parent and child: errors up, one go-ahead down, the terminal's master up."""
+
+    __slots__ = ("console_child", "console_parent", "error_read", "error_write", "sync_read", "sync_write")
+
+    def __init__(self, tty: bool) -> None:
+        self.error_read, self.error_write = _high_pipe()
+        self.sync_read, self.sync_write = _high_pipe()
+        self.console_parent = self.console_child = -1
+        if tty:
+            import _socket
+
+            for name, end in zip(("console_parent", "console_child"), _socket.socketpair()):
+                setattr(self, name, _high(end.detach()))
+
+    def close_parent_side(self) -> None:
+        """In the child: let go of the parent's ends, so that its death is seen."""
+        for handle in (self.error_read, self.sync_write, self.console_parent):
+            if handle >= 0:
+                os.close(handle)
+
+    def close_child_side(self) -> None:
+        """In the parent: let go of the child's ends, so that its success is seen."""
+        for handle in (self.error_write, self.sync_read, self.console_child):
+            if handle >= 0:
+                os.close(handle)
+
+    def close_rest(self) -> None:
+        """In the parent, after the outcome is known."""
+        for handle in (self.error_read, self.sync_write, self.console_parent):
+            if handle >= 0:
+                os.close(handle)
+
+    def send_console(self, master: int) -> None:
+        """In the child: pass the terminal's master to the parent."""
+        _send_fd(self.console_child, master)
+
+    def outcome(self) -> MinidockError | None:
+        """In the parent: wait until the program runs (None) or the child says why not."""
+        data = b""
+        while chunk := os.read(self.error_read, 8192):
+            data += chunk
+        if not data:
+            return None
+        kind, code, text = data.decode("utf-8", "surrogateescape").split("\0", 2)
+        if kind == "C":
+            return CommandError(text, exit_code=int(code))
+        if kind == "S":
+            return SyscallError(text, int(code))
+        return UsageError(text)
+
+    def receive_console(self) -> int | None:
+        """In the parent: the terminal's master, None if the child failed before."""
+        return _receive_fd(self.console_parent) if self.console_parent >= 0 else None
+
+
+def _high(handle: int) -> int:
+    """Move a descriptor above the standard three, where a caller with closed ones may have got it."""
+    if handle > 2:
+        return handle
+    moved = fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, 10)
+    os.close(handle)
+    return moved
+
+
+def _high_pipe() -> tuple[int, int]:
+    first, second = os.pipe2(os.O_CLOEXEC)
+    return _high(first), _high(second)
+
+
+def _send_fd(channel: int, handle: int) -> None:
+    end = _unix_socket(channel)
+    try:
+        end.sendmsg([b"c"], [(1, 1, handle.to_bytes(4, "little"))])
+    finally:
+        end.detach()
+
+
+def _receive_fd(channel: int) -> int | None:
+    end = _unix_socket(channel)
+    try:
+        _, ancillary, _, _ = end.recvmsg(1, 64, _MSG_CMSG_CLOEXEC)
+    finally:
+        end.detach()
+    for _, _, data in ancillary:
+        return int.from_bytes(data[:4], "little")
+    return None
+
+
+_MSG_CMSG_CLOEXEC = 0x40000000
+
+
+def _unix_socket(handle: int):  # type: ignore[no-untyped-def]
+    import _socket
+
+    return _socket.socket(1, 1, 0, handle)
+
+
+def clone_and_settle(
+    flags: int,
+    exchange: Exchange,
+    work: Callable[[], NoReturn],
+    group: Cgroup,
+    *,
+    cgroup_fd: int | None = None,
+) -> tuple[int, int, int | None]:
+    """Clone a child that does this work, put it into its groups, and wait until its program runs.
+
+    Returns: (pid, pidfd, the terminal's master or None)
+    Raises:  what the child reported; the child is reaped then
+    """
+    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+    try:
+        pid, pidfd = clone_process(flags, cgroup_fd)
+        if pid == 0:
+            exchange.close_parent_side()
+            run_child(work, exchange.error_write)
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+    console: int | None = None
+    try:
+        exchange.close_child_side()
+        group.attach(pid)
+        try:
+            os.write(exchange.sync_write, b"g")
+        except BrokenPipeError:
+            pass
+        console = exchange.receive_console()
+        error = exchange.outcome()
+    except BaseException:
+        _end(pid, pidfd)
+        raise
+    finally:
+        exchange.close_rest()
+    if error is not None:
+        _end(pid, pidfd)
+        if console is not None:
+            os.close(console)
+        raise error
+    return pid, pidfd, console
+
+
+def _end(pid: int, pidfd: int) -> None:
+    try:
+        os.kill(pid, 9)
+    except ProcessLookupError:
+        pass
+    os.waitpid(pid, 0)
+    os.close(pidfd)
+
+
+def _trace_plan(trace: Trace, spec: ContainerSpec, plan: Sequence[Operation], mask: int) -> None:
+    trace("clone", describe_clone(spec))
+    for operation in plan:
+        trace(operation.kind, operation.describe())
+    words = capabilities.words(mask)
+    trace("exec", f"setpriv --bounding-set=-all,+{words.replace(',', ',+')} -- {' '.join(spec.argv)}")
+
+
+def launch(
+    spec: ContainerSpec, *, stdin_fd: int, stdout_fd: int, stderr_fd: int, trace: Trace | None = None
+) -> Launched:
+    """Start a container's first process; it ends with this process.
+
+    Shape:   the three descriptors become its standard ones, unless spec.tty; the caller has one thread
+    Returns: Launched, once the program runs
+    Raises:  CommandError 126 or 127 when the program cannot be executed; UsageError; SyscallError.
+             Nothing is left behind then.
+    """
+    if not spec.argv:
+        raise UsageError("no command specified")
+    mounted = hierarchies()
+    plan = build_plan(spec, mounted)
+    mask = allowed_capabilities(spec.cap_add, spec.cap_drop, privileged=spec.privileged)
+    payload = Payload(
+        spec.argv,
+        environment(spec.env, hostname=spec.hostname, tty=spec.tty),
+        spec.cwd,
+        capabilities=mask,
+        keyring="_ses." + spec.container_id,
+        no_new_privileges=spec.no_new_privileges,
+        init=spec.init,
+    )
+    if trace:
+        _trace_plan(trace, spec, plan, mask)
+    group = Cgroup.create(spec.container_id, spec.cgroup_parent, mounted=mounted, trace=trace)
+    cgroup_fd: int | None = None
+    try:
+        devices.restrict(group, privileged=spec.privileged)
+        if len(group.paths) == 1 and group.v2_path is not None:
+            cgroup_fd = os.open(group.v2_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        exchange = Exchange(spec.tty)
+        channels = Channels((stdin_fd, stdout_fd, stderr_fd), exchange.error_write, exchange.sync_read, -1)
+        setup = Setup(channels.wait_for_parent, exchange.send_console)
+
+        def work() -> NoReturn:
+            set_dumpable(False)
+            set_parent_death_signal(9)
+            os.setsid()
+            os.umask(0)
+            for operation in plan:
+                operation.execute(setup)
+            assert setup.user is not None
+            settle(payload, setup.user, channels, setup.console_fd)
+
+        pid, pidfd, console = clone_and_settle(clone_flags(spec), exchange, work, group, cgroup_fd=cgroup_fd)
+    except BaseException:
+        _remove_quietly(group)
+        raise
+    finally:
+        if cgroup_fd is not None:
+            os.close(cgroup_fd)
+    return Launched(pid, pidfd, console, group)
+
+
+def _remove_quietly(group: Cgroup) -> None:
+    """Clean-up that must not hide the first error."""
+    try:
+        group.remove()
+    except MinidockError:
+        return

@@ -1,0 +1,197 @@
+"""The json-file log: one JSON object a line, written as Docker's engine writes it.
+
+    {"log":"hello\\n","stream":"stdout","time":"2026-11-23T15:48:39.676877196Z"}
+
+A line longer than 16 KiB comes in pieces; only the last piece's text ends in a newline.
+Source: moby daemon/logger/copier.go; daemon/logger/jsonfilelog/jsonlog/jsonlogbytes.go
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from minidock.errors import FormatError
+from minidock.formats.gojson import format_time, parse_json_any, parse_time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PIECE_BYTES = 16 << 10
+_BLOCK_BYTES = 64 << 10
+_MAX_RECORD_BYTES = 1 << 20
+# What the writer reads or keeps apart from its fd: errors of a full disk are no reason to stop the container.
+_ESCAPES = {code: f"\\u00{code:02x}" for code in range(32)}
+_ESCAPES.update({ord(letter): f"\\u00{ord(letter):02x}" for letter in "<>&"})
+_ESCAPES.update({ord("\n"): "\\n", ord("\r"): "\\r", ord('"'): '\\"', ord("\\"): "\\\\"})
+_ESCAPES.update({0x2028: "\\u2028", 0x2029: "\\u2029"})
+_ESCAPES.update(dict.fromkeys(range(0xDC80, 0xDD00), "\\ufffd"))
+
+
+def encode_text(data: bytes) -> str:
+    """The inside of a JSON string for bytes of any kind; what is no UTF-8 becomes \\ufffd, byte for byte."""
+    return data.decode("utf-8", "surrogateescape").translate(_ESCAPES)
+
+
+class StreamLog:
+    """One stream's way into the log: bytes in, records out, an unfinished line kept back."""
+
+    __slots__ = ("_piece_time", "_rest", "name", "write")
+
+    def __init__(self, name: str, write: Callable[[bytes], None]) -> None:
+        self.name = name
+        self.write = write
+        self._rest = b""
+        self._piece_time = ""
+
+    def feed(self, data: bytes, time_ns: int) -> None:
+        """Take what the container wrote at this moment."""
+        stamp = format_time(time_ns)
+        records: list[str] = []
+        pending = self._rest + data if self._rest else data
+        position = 0
+        while True:
+            end = pending.find(b"\n", position, position + PIECE_BYTES)
+            if end >= 0:
+                records.append(self._record(pending[position : end + 1], self._piece_time or stamp))
+                self._piece_time = ""
+                position = end + 1
+            elif len(pending) - position >= PIECE_BYTES:
+                self._piece_time = self._piece_time or stamp
+                records.append(self._record(pending[position : position + PIECE_BYTES], self._piece_time))
+                position += PIECE_BYTES
+            else:
+                break
+        self._rest = pending[position:]
+        if records:
+            self.write("".join(records).encode("utf-8"))
+
+    def finish(self) -> None:
+        """The stream has ended: what is left becomes a last, unfinished record."""
+        if self._rest:
+            stamp = self._piece_time or format_time(time.time_ns())
+            self.write(self._record(self._rest, stamp).encode("utf-8"))
+            self._rest = b""
+
+    def _record(self, text: bytes, stamp: str) -> str:
+        return f'{{"log":"{encode_text(text)}","stream":"{self.name}","time":"{stamp}"}}\n'
+
+
+class LogFile:
+    """A container's log, open for appending."""
+
+    __slots__ = ("fd",)
+
+    def __init__(self, path: str) -> None:
+        self.fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+        os.fchmod(self.fd, 0o640)
+
+    def write(self, data: bytes) -> None:
+        """Append; on a full disk the records are lost and the container goes on, as with docker."""
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self.fd, view) :]
+        except OSError:
+            return
+
+
+class LogRecord:
+    """One record read back. Shape: stream `stdout` or `stderr`; data with its newline unless the line goes on"""
+
+    __slots__ = ("data", "stream", "time_ns")
+
+    def __init__(self, stream: str, time_ns: int, data: bytes) -> None:
+        self.stream = stream
+        self.time_ns = time_ns
+        self.data = data
+
+
+def parse_record(line: bytes) -> LogRecord | None:
+    """Read one line of the log; None for one that is damaged, which docker skips too."""
+    try:
+        value = parse_json_any(line, what="log", limit_bytes=_MAX_RECORD_BYTES)
+        return LogRecord(str(value["stream"]), parse_time(value["time"]), value["log"].encode("utf-8", "replace"))
+    except (FormatError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def tail_offset(fd: int, records: int) -> int:
+    """Where the last so many records of the file begin."""
+    size = position = os.fstat(fd).st_size
+    # The newline that ends the last record is not one that starts another.
+    wanted = records + 1
+    while position > 0:
+        length = min(_BLOCK_BYTES, position)
+        position -= length
+        block = os.pread(fd, length, position)
+        found = len(block)
+        while (found := block.rfind(b"\n", 0, found)) >= 0:
+            wanted -= 1
+            if wanted == 0:
+                return position + found + 1
+    return 0 if records else size
+
+
+def read_records(
+    fd: int, *, offset: int = 0, wait: Callable[[], bool] | None = None
+) -> Iterator[LogRecord]:
+    """The records from offset on.
+
+    Shape: wait blocks until the file may have grown and says whether it may grow again; None: read once
+    """
+    rest = b""
+    more = True
+    while True:
+        block = os.pread(fd, _BLOCK_BYTES, offset)
+        if not block:
+            if wait is None or not more:
+                return
+            more = wait()
+            continue
+        offset += len(block)
+        lines = (rest + block).split(b"\n")
+        rest = lines.pop()
+        if len(rest) > _MAX_RECORD_BYTES:
+            rest = b""
+        for line in lines:
+            record = parse_record(line)
+            if record is not None:
+                yield record
+
+
+class Growth:
+    """Waits until a file grows or a process ends, by inotify(7) and a pidfd."""
+
+    __slots__ = ("_poll", "fd", "pidfd")
+
+    def __init__(self, path: str, pidfd: int) -> None:
+        import ctypes
+        import select
+
+        from minidock.linux.libc import declare
+
+        self.pidfd = pidfd
+        self.fd = declare("inotify_init1", ctypes.c_int)(os.O_CLOEXEC | os.O_NONBLOCK)
+        add_watch = declare("inotify_add_watch", ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
+        in_modify = 0x2
+        add_watch(self.fd, os.fsencode(path), in_modify)
+        self._poll = select.poll()
+        self._poll.register(self.fd, select.POLLIN)
+        self._poll.register(pidfd, select.POLLIN)
+
+    def wait(self) -> bool:
+        """Block; False once the process has ended, after which one more look at the file is the last."""
+        ready = [fd for fd, _ in self._poll.poll()]
+        if self.fd in ready:
+            try:
+                os.read(self.fd, 4096)
+            except BlockingIOError:
+                pass
+        return self.pidfd not in ready
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        os.close(self.fd)
+        os.close(self.pidfd)

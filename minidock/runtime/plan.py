@@ -1,0 +1,222 @@
+"""The plan of a container's root: the operations in the order in which they run.
+
+`--explain` prints this list and the child executes it; there is no other.
+"""
+
+from __future__ import annotations
+
+import os
+
+from minidock.errors import UsageError
+from minidock.linux.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_STRICTATIME
+from minidock.linux.namespaces import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUTS,
+    describe_flags,
+)
+from minidock.runtime.cgroup import Hierarchy, hierarchies
+from minidock.runtime.devices import MakeDevices, OpenConsole, host_devices
+from minidock.runtime.rootfs import (
+    PROPAGATION,
+    BindInto,
+    EnterCgroupNamespace,
+    HoldSource,
+    MakePrivate,
+    MakeWorkdir,
+    MaskPath,
+    MountBelow,
+    MountCgroup,
+    MountOverlay,
+    MountTmpfs,
+    MountTop,
+    Operation,
+    PivotRoot,
+    RaiseLoopback,
+    ReadOnlyPath,
+    ReadOnlyRoot,
+    ResolveUser,
+    SetHostname,
+    WriteSysctl,
+)
+from minidock.runtime.spec import BindMount, ContainerSpec, ExecSpec, TmpfsMount
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ("BindMount", "ContainerSpec", "ExecSpec", "TmpfsMount", "build_plan", "clone_flags", "describe_clone")
+
+# Source: moby oci/defaults.go
+MASKED = (
+    b"/proc/asound",
+    b"/proc/acpi",
+    b"/proc/kcore",
+    b"/proc/keys",
+    b"/proc/latency_stats",
+    b"/proc/timer_list",
+    b"/proc/timer_stats",
+    b"/proc/sched_debug",
+    b"/proc/scsi",
+    b"/sys/firmware",
+)
+READ_ONLY = (b"/proc/bus", b"/proc/fs", b"/proc/irq", b"/proc/sys", b"/proc/sysrq-trigger")
+_SAFE = MS_NOSUID | MS_NODEV | MS_NOEXEC
+
+_TMPFS_FLAGS = {
+    "ro": (MS_RDONLY, True),
+    "rw": (MS_RDONLY, False),
+    "nosuid": (MS_NOSUID, True),
+    "suid": (MS_NOSUID, False),
+    "nodev": (MS_NODEV, True),
+    "dev": (MS_NODEV, False),
+    "noexec": (MS_NOEXEC, True),
+    "exec": (MS_NOEXEC, False),
+}
+
+
+def clone_flags(spec: ContainerSpec) -> int:
+    """The namespaces that the container's first process is cloned into; its cgroup namespace follows."""
+    flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC
+    return flags if spec.network == "host" else flags | CLONE_NEWNET
+
+
+def describe_clone(spec: ContainerSpec) -> str:
+    """The unshare(1) line with the same namespaces."""
+    return f"unshare --fork {describe_flags(clone_flags(spec))} --propagation unchanged"
+
+
+def build_plan(spec: ContainerSpec, groups: Sequence[Hierarchy] | None = None) -> list[Operation]:
+    """The operations that make a container's root.
+
+    Shape:  groups: the host's cgroup hierarchies, looked up when not given
+    Raises: UsageError for mounts that cannot be
+    """
+    user_mounts = _user_mounts(spec)
+    taken = {_clean(each.target) for each in user_mounts}
+    overlay = MountOverlay(spec.overlay_path, spec.mount_id, spec.lowers)
+    plan: list[Operation] = [*_holds(user_mounts, keep=True), MakePrivate(), *_holds(user_mounts, keep=False)]
+    plan += [overlay, PivotRoot(overlay.target), ResolveUser(spec.user, spec.group_add)]
+    if spec.cwd != "/":
+        plan.append(MakeWorkdir(spec.cwd))
+    plan.append(SetHostname(spec.hostname))
+    if spec.network != "host":
+        plan.append(RaiseLoopback())
+    plan.append(MountTop(b"proc", b"/proc", b"proc", _SAFE))
+    plan += _dev(spec, taken)
+    if "/sys" not in taken:
+        plan.append(MountTop(b"sysfs", b"/sys", b"sysfs", _SAFE | (0 if spec.privileged else MS_RDONLY)))
+    plan.append(EnterCgroupNamespace())
+    if not taken & {"/sys", "/sys/fs/cgroup"}:
+        plan += _cgroups(hierarchies() if groups is None else groups, spec.privileged)
+    plan += [_user_operation(each) for each in user_mounts]
+    if spec.tty and "/dev" not in taken:
+        plan.append(OpenConsole())
+    if spec.network != "host":
+        plan.append(WriteSysctl(b"/proc/sys/net/ipv4/ip_unprivileged_port_start", b"0"))
+        plan.append(WriteSysctl(b"/proc/sys/net/ipv4/ping_group_range", b"0 2147483647"))
+    if not spec.privileged:
+        plan += [ReadOnlyPath(path) for path in READ_ONLY]
+        plan += [MaskPath(path) for path in MASKED]
+    if spec.cwd != "/" and any(_is_below(spec.cwd, target) for target in taken):
+        plan.append(MakeWorkdir(spec.cwd))
+    if spec.read_only:
+        plan.append(ReadOnlyRoot())
+    return plan
+
+
+def _clean(path: str) -> str:
+    """An absolute path without `.`, `..` and double slashes, by its words alone."""
+    clean = os.path.normpath("/" + path)
+    return clean.replace("//", "/", 1) if clean.startswith("//") else clean
+
+
+def _is_below(path: str, top: str) -> bool:
+    return _clean(path) == top or _clean(path).startswith(top + "/")
+
+
+def _user_mounts(spec: ContainerSpec) -> list[BindMount | TmpfsMount]:
+    """The caller's mounts and the files in /etc that the engine provides, parents before children.
+
+    Source: moby daemon/oci_linux.go, withMounts: sorted by the number of path components, stable
+    """
+    mounts: list[BindMount | TmpfsMount] = [*spec.binds, *spec.tmpfs]
+    asked = {_clean(each.target) for each in mounts}
+    if "/" in asked:
+        raise UsageError("invalid mount: destination can't be '/'")
+    for target, source in spec.etc_files.items():
+        if target not in asked:
+            # docker keeps them writable, also below --read-only
+            mounts.append(BindMount(source, target))
+    return sorted(mounts, key=lambda each: _clean(each.target).count("/"))
+
+
+def _keeps_propagation(each: BindMount | TmpfsMount) -> bool:
+    return isinstance(each, BindMount) and each.propagation.removeprefix("r") in ("slave", "shared")
+
+
+def _holds(mounts: Sequence[BindMount | TmpfsMount], *, keep: bool) -> list[Operation]:
+    return [
+        HoldSource(each.source, each.recursive)
+        for each in mounts
+        if isinstance(each, BindMount) and _keeps_propagation(each) == keep
+    ]
+
+
+def _user_operation(each: BindMount | TmpfsMount) -> Operation:
+    if isinstance(each, TmpfsMount):
+        flags, data = _SAFE, []
+        for word in each.options.split(","):
+            if word in _TMPFS_FLAGS:
+                bit, on = _TMPFS_FLAGS[word]
+                flags = flags | bit if on else flags & ~bit
+            elif word:
+                data.append(word)
+        return MountTmpfs(_clean(each.target), flags, ",".join(data))
+    if each.propagation and each.propagation not in PROPAGATION:
+        raise UsageError(f"invalid mount propagation {each.propagation!r}")
+    try:
+        is_directory = os.stat(each.source).st_mode & 0o170000 == 0o040000
+    except OSError as error:
+        raise UsageError(f"bind source {each.source}: {error.strerror}") from None
+    return BindInto(
+        each.source,
+        _clean(each.target),
+        read_only=each.read_only,
+        recursive=each.recursive,
+        propagation=each.propagation if _keeps_propagation(each) else "",
+        is_directory=is_directory,
+    )
+
+
+def _dev(spec: ContainerSpec, taken: set[str]) -> list[Operation]:
+    if "/dev" in taken:
+        return []
+    pts = b"newinstance,ptmxmode=0666,mode=0620,gid=5"
+    shm = b"mode=1777,size=%d" % spec.shm_size_bytes
+    mounts: list[tuple[str, Operation]] = [
+        ("/dev/pts", MountBelow(b"devpts", b"/dev/pts", b"devpts", MS_NOSUID | MS_NOEXEC, pts)),
+        ("/dev/mqueue", MountBelow(b"mqueue", b"/dev/mqueue", b"mqueue", _SAFE)),
+        ("/dev/shm", MountBelow(b"shm", b"/dev/shm", b"tmpfs", _SAFE, shm)),
+    ]
+    top = MountTop(b"tmpfs", b"/dev", b"tmpfs", MS_NOSUID | MS_STRICTATIME, b"mode=755,size=65536k")
+    nodes = MakeDevices(host_devices() if spec.privileged else ())
+    return [top, nodes, *(operation for target, operation in mounts if target not in taken)]
+
+
+def _cgroups(groups: Sequence[Hierarchy], privileged: bool) -> list[Operation]:
+    """What /sys/fs/cgroup shows: the v1 hierarchies of a v1 or hybrid host, else the v2 one."""
+    flags = _SAFE | (0 if privileged else MS_RDONLY)
+    v1 = [group for group in groups if not group.is_v2]
+    if not v1:
+        return [MountCgroup(b"/sys/fs/cgroup", b"cgroup2", flags, None, ()) for group in groups[:1]]
+    plan: list[Operation] = [MountBelow(b"tmpfs", b"/sys/fs/cgroup", b"tmpfs", _SAFE, b"mode=755")]
+    for group in v1:
+        words = group.controllers.split(",")
+        links = [os.fsencode(word) for word in words] if len(words) > 1 else []
+        target = os.fsencode("/sys/fs/cgroup/" + group.mount_point.rpartition("/")[2])
+        plan.append(MountCgroup(target, b"cgroup", flags, os.fsencode(group.controllers), links))
+    return plan

@@ -1,0 +1,191 @@
+"""What a container or a further process in it is to be: plain values, filled in by the verbs."""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DEFAULT_SHM_BYTES = 64 << 20
+
+
+class BindMount:
+    """A host path shown in the container. Shape: propagation: "" or rprivate, private, rslave, slave, rshared, shared"""
+
+    __slots__ = ("propagation", "read_only", "recursive", "source", "target")
+
+    def __init__(
+        self, source: str, target: str, read_only: bool = False, propagation: str = "", recursive: bool = True
+    ) -> None:
+        self.source = source
+        self.target = target
+        self.read_only = read_only
+        self.propagation = propagation
+        self.recursive = recursive
+
+
+class TmpfsMount:
+    """A memory file system in the container. Shape: options as after the colon of `--tmpfs`"""
+
+    __slots__ = ("options", "target")
+
+    def __init__(self, target: str, options: str = "") -> None:
+        self.target = target
+        self.options = options
+
+
+class ContainerSpec:
+    """Everything that launching a container needs.
+
+    Shape:  lowers: the rw layer's `lower` file, `l/XXX` topmost first; mount_id: the rw layer's directory below
+            overlay_path; etc_files: path in the container -> file on the host; env: image's and caller's entries,
+            PATH, HOSTNAME, TERM and HOME are added as docker does; network: "none" or "host"
+    Units:  shm_size_bytes
+    """
+
+    __slots__ = (
+        "argv",
+        "binds",
+        "cap_add",
+        "cap_drop",
+        "cgroup_parent",
+        "container_id",
+        "cwd",
+        "env",
+        "etc_files",
+        "group_add",
+        "hostname",
+        "init",
+        "lowers",
+        "mount_id",
+        "network",
+        "no_new_privileges",
+        "overlay_path",
+        "privileged",
+        "read_only",
+        "shm_size_bytes",
+        "tmpfs",
+        "tty",
+        "user",
+    )
+
+    def __init__(
+        self,
+        *,
+        container_id: str,
+        overlay_path: str,
+        lowers: Sequence[str],
+        mount_id: str,
+        argv: Sequence[str],
+        env: Sequence[str] = (),
+        cwd: str = "/",
+        user: str = "",
+        group_add: Sequence[str] = (),
+        hostname: str = "",
+        binds: Sequence[BindMount] = (),
+        tmpfs: Sequence[TmpfsMount] = (),
+        etc_files: Mapping[str, str] | None = None,
+        read_only: bool = False,
+        network: str = "none",
+        cap_add: Sequence[str] = (),
+        cap_drop: Sequence[str] = (),
+        privileged: bool = False,
+        init: bool = False,
+        tty: bool = False,
+        shm_size_bytes: int = DEFAULT_SHM_BYTES,
+        cgroup_parent: str = "",
+        no_new_privileges: bool = False,
+    ) -> None:
+        self.container_id = container_id
+        self.overlay_path = overlay_path
+        self.lowers = list(lowers)
+        self.mount_id = mount_id
+        self.argv = list(argv)
+        self.env = list(env)
+        self.cwd = cwd or "/"
+        self.user = user
+        self.group_add = list(group_add)
+        self.hostname = hostname or container_id[:12]
+        self.binds = list(binds)
+        self.tmpfs = list(tmpfs)
+        self.etc_files = dict(etc_files or {})
+        self.read_only = read_only
+        self.network = network
+        self.cap_add = list(cap_add)
+        self.cap_drop = list(cap_drop)
+        self.privileged = privileged
+        self.init = init
+        self.tty = tty
+        self.shm_size_bytes = shm_size_bytes
+        self.cgroup_parent = cgroup_parent
+        self.no_new_privileges = no_new_privileges
+
+
+class ExecSpec:
+    """A further process in a running container; the attributes mean what they mean in ContainerSpec.
+
+    Shape: env: the container's entries, then the caller's
+    """
+
+    __slots__ = (
+        "argv",
+        "cap_add",
+        "cap_drop",
+        "cwd",
+        "env",
+        "group_add",
+        "hostname",
+        "no_new_privileges",
+        "privileged",
+        "tty",
+        "user",
+    )
+
+    def __init__(
+        self,
+        *,
+        argv: Sequence[str],
+        env: Sequence[str] = (),
+        cwd: str = "/",
+        user: str = "",
+        group_add: Sequence[str] = (),
+        hostname: str = "",
+        privileged: bool = False,
+        tty: bool = False,
+        cap_add: Sequence[str] = (),
+        cap_drop: Sequence[str] = (),
+        no_new_privileges: bool = False,
+    ) -> None:
+        self.argv = list(argv)
+        self.env = list(env)
+        self.cwd = cwd or "/"
+        self.user = user
+        self.group_add = list(group_add)
+        self.hostname = hostname
+        self.privileged = privileged
+        self.tty = tty
+        self.cap_add = list(cap_add)
+        self.cap_drop = list(cap_drop)
+        self.no_new_privileges = no_new_privileges
+
+
+def environment(entries: Sequence[str], *, hostname: str, tty: bool) -> list[str]:
+    """A process's environment before HOME: docker's own entries, replaced and followed by these.
+
+    An entry without `=` takes the variable away.
+
+    Source: moby container/container.go, CreateDaemonEnvironment; container/env.go, ReplaceOrAppendEnvValues
+    """
+    named: dict[str, str | None] = {"PATH": DEFAULT_PATH}
+    if hostname:
+        named["HOSTNAME"] = "HOSTNAME=" + hostname
+    if tty:
+        named["TERM"] = "TERM=xterm"
+    for entry in entries:
+        name, equals, _ = entry.partition("=")
+        if equals:
+            named[name] = entry
+        else:
+            named.pop(name, None)
+    return [entry for entry in named.values() if entry is not None]

@@ -1,0 +1,95 @@
+"""The caller's terminal: raw while a container has it, and back as it was whatever happens.
+
+Source: termios(3), cfmakeraw; moby/term, tc.go
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import termios
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_IFLAG, _OFLAG, _CFLAG, _LFLAG, _CC = 0, 1, 2, 3, 6
+DETACH_KEYS = b"\x10\x11"
+
+
+def is_terminal(fd: int) -> bool:
+    """Whether fd is a terminal; a closed one is not."""
+    try:
+        return os.isatty(fd)
+    except OSError:
+        return False
+
+
+def get_attributes(fd: int) -> list[Any]:
+    """The terminal's settings, to be restored later."""
+    return termios.tcgetattr(fd)
+
+
+def restore(fd: int, attributes: list[Any]) -> None:
+    """Set the terminal as it was; one that has gone needs nothing."""
+    try:
+        termios.tcsetattr(fd, termios.TCSADRAIN, attributes)
+    except (termios.error, OSError):
+        return
+
+
+def make_raw(fd: int, attributes: list[Any]) -> None:
+    """Pass every key on as it is, unechoed."""
+    raw = list(attributes)
+    raw[_IFLAG] &= ~(
+        termios.IGNBRK
+        | termios.BRKINT
+        | termios.PARMRK
+        | termios.ISTRIP
+        | termios.INLCR
+        | termios.IGNCR
+        | termios.ICRNL
+        | termios.IXON
+    )
+    raw[_OFLAG] &= ~termios.OPOST
+    raw[_LFLAG] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+    raw[_CFLAG] = raw[_CFLAG] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+    raw[_CC] = list(raw[_CC])
+    raw[_CC][termios.VMIN] = 1
+    raw[_CC][termios.VTIME] = 0
+    termios.tcsetattr(fd, termios.TCSANOW, raw)
+
+
+def copy_size(source_fd: int, console_fd: int) -> None:
+    """Give a console the size of the caller's terminal; the kernel then sends SIGWINCH inside."""
+    try:
+        size = fcntl.ioctl(source_fd, termios.TIOCGWINSZ, bytes(8))
+        if size[:4] != bytes(4):
+            fcntl.ioctl(console_fd, termios.TIOCSWINSZ, size)
+    except OSError:
+        return
+
+
+class DetachKeys:
+    """Finds ctrl-p ctrl-q in what is typed."""
+
+    __slots__ = ("_held", "detached")
+
+    def __init__(self) -> None:
+        self._held = b""
+        self.detached = False
+
+    def filter(self, data: bytes) -> bytes:
+        """What is to be passed on; sets detached once both keys came one after the other."""
+        out = bytearray()
+        for byte in data:
+            if self._held and byte == DETACH_KEYS[1]:
+                self.detached = True
+                break
+            out += self._held
+            self._held = b""
+            if byte == DETACH_KEYS[0]:
+                self._held = DETACH_KEYS[:1]
+            else:
+                out.append(byte)
+        return bytes(out)
