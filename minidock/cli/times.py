@@ -12,6 +12,7 @@ from minidock.formats.human import human_duration
 _SECOND_NS = 1_000_000_000
 _LARGEST_SPAN_NS = (1 << 63) - 1
 _UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
+_BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def ago(moment_ns: int, now_ns: int) -> str:
@@ -28,6 +29,15 @@ def human_size(size_bytes: float, digits: int = 3) -> str:
         size_bytes /= 1000
         unit += 1
     return f"{size_bytes:.{digits}g}{_UNITS[unit]}"
+
+
+def human_ram(size_bytes: float) -> str:
+    """A size with binary prefixes: `23.54GiB`."""
+    unit = 0
+    while size_bytes >= 1024 and unit < len(_BINARY_UNITS) - 1:
+        size_bytes /= 1024
+        unit += 1
+    return f"{size_bytes:.4g}{_BINARY_UNITS[unit]}"
 
 
 def local_time(moment_ns: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minidock.cli.output import write_line
+from minidock.cli.output import write_error, write_line
 from minidock.cli.report import write_document
 from minidock.cli.session import open_root
 
@@ -20,21 +20,43 @@ def handle(options: dict[str, Any]) -> int:
     if options["format"]:
         write_document(facts, options["format"])
     else:
-        write_facts(facts)
+        for line in _lines(facts):
+            write_line(line)
+    for warning in facts["Warnings"] if not options["format"] else ():
+        write_error(warning)
     return 0
 
 
-def write_facts(facts: dict[str, Any], margin: str = "") -> None:
-    """Print a document as `Key: value` lines, what is inside deeper."""
-    for key, value in facts.items():
-        if isinstance(value, dict):
-            write_line(f"{margin}{key}:")
-            write_facts(value, margin + " ")
-        elif isinstance(value, list) and value and all(isinstance(item, (list, tuple)) for item in value):
-            write_line(f"{margin}{key}:")
-            for pair in value:
-                write_line(f"{margin} {': '.join(map(str, pair))}")
-        elif isinstance(value, list):
-            write_line(f"{margin}{key}: {' '.join(map(str, value))}")
-        else:
-            write_line(f"{margin}{key}: {value if not isinstance(value, bool) else str(value).lower()}")
+def _lines(facts: dict[str, Any]) -> list[str]:
+    """The facts in docker's order and words."""
+    from minidock.cli.times import human_ram
+
+    lines = [
+        f"Containers: {facts['Containers']}",
+        f" Running: {facts['ContainersRunning']}",
+        f" Paused: {facts['ContainersPaused']}",
+        f" Stopped: {facts['ContainersStopped']}",
+        f"Images: {facts['Images']}",
+        f"Server Version: {facts['ServerVersion']}",
+        f"Storage Driver: {facts['Driver']}",
+    ]
+    lines += [f" {name}: {value}" for name, value in facts["DriverStatus"]]
+    lines += [
+        f"Logging Driver: {facts['LoggingDriver']}",
+        f"Cgroup Driver: {facts['CgroupDriver']}",
+        f"Cgroup Version: {facts['CgroupVersion']}",
+    ]
+    if facts["SecurityOptions"]:
+        lines.append("Security Options:")
+        lines += [f" {option}" for option in facts["SecurityOptions"]]
+    return [
+        *lines,
+        f"Kernel Version: {facts['KernelVersion']}",
+        f"Operating System: {facts['OperatingSystem']}",
+        f"OSType: {facts['OSType']}",
+        f"Architecture: {facts['Architecture']}",
+        f"CPUs: {facts['NCPU']}",
+        f"Total Memory: {human_ram(facts['MemTotal'])}",
+        f"Name: {facts['Name']}",
+        f"Docker Root Dir: {facts['DockerRootDir']}",
+    ]

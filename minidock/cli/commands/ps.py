@@ -45,7 +45,8 @@ def handle(options: dict[str, Any]) -> int:
     from minidock.verbs.ps import ps
 
     template = options["format"]
-    size = options["size"] or bool(template and ".Size" in template)
+    # docker sums up sizes, which walks the layers, only for those who will see them
+    size = options["size"] or bool(template and (".Size" in template or "json" in template))
     with open_root(options, write=False) as root:
         found = ps(
             root,

@@ -40,10 +40,10 @@ def load_from(source: str | int, options: dict[str, Any], *, name: str | None = 
 
 
 def _write_lines(image: LoadedImage) -> None:
-    for moved in image.moved_tags:
-        write_line(f"The image {moved} already existed, renaming the old one with ID {image.image_id} to empty string")
+    for name, old in image.moved_tags:
+        write_line(f"The image {name} already existed, renaming the old one with ID {old} to empty string")
     for reference in image.references:
-        write_line(f"Loaded image: {reference}")
+        write_line(f"Loaded image: {reference.familiar}")
     if not image.references:
         write_line(f"Loaded image ID: {image.image_id}")
 
@@ -54,7 +54,7 @@ def _write_json(loaded: list[LoadedImage]) -> None:
     images = [
         {
             "ImageID": image.image_id,
-            "References": [str(reference) for reference in image.references],
+            "References": [reference.familiar for reference in image.references],
             "NewLayers": image.new_layers,
             "KnownLayers": image.known_layers,
         }

@@ -7,6 +7,15 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+# docker's words for the keys of its API
+_TITLES = {
+    "Arch": "Architecture",
+    "KernelVersion": "Kernel version",
+    "Os": "OS",
+    "PythonVersion": "Python version",
+}
+
+
 def handle(options: dict[str, Any]) -> int:
     """Show the versions."""
     from minidock.verbs.version import version
@@ -17,7 +26,9 @@ def handle(options: dict[str, Any]) -> int:
 
         write_document(facts, options["format"])
     else:
-        from minidock.cli.commands.info import write_facts
+        from minidock.cli.output import layout, write
 
-        write_facts(facts)
+        for side, values in facts.items():
+            rows = [[f" {_TITLES.get(key, key)}:", str(value)] for key, value in values.items()]
+            write(f"{side}:\n{layout(rows)}")
     return 0
