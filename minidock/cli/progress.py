@@ -28,8 +28,7 @@ def bar(done: int, total: int) -> str:
     if total <= 0:
         return human_size(done)
     filled = min(_BAR, done * _BAR // total)
-    head = "=" * filled + (">" if filled < _BAR else "")
-    return f"[{head:<{_BAR}}]  {human_size(done, 4)}/{human_size(total, 4)}"
+    return f"[{'=' * filled}>{' ' * (_BAR - filled)}]  {human_size(done, 4)}/{human_size(total, 4)}"
 
 
 class _Lines:
