@@ -18,6 +18,7 @@ CLONE_PIDFD = 0x00001000
 CLONE_INTO_CGROUP = 0x200000000
 
 PR_SET_PDEATHSIG = 1
+PR_GET_DUMPABLE = 3
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
 PR_SET_NAME = 15
@@ -123,6 +124,11 @@ def set_parent_death_signal(signal_number: int) -> None:
 def close_on_exec_from(first_fd: int) -> None:
     """Mark every descriptor from first_fd on close-on-exec; raises SyscallError. Source: close_range(2)"""
     syscall("close_range", first_fd, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
+
+
+def close_from(first_fd: int) -> None:
+    """Close every descriptor from first_fd on; raises SyscallError. Source: close_range(2)"""
+    syscall("close_range", first_fd, 0xFFFFFFFF, 0)
 
 
 def join_new_session_keyring(name: bytes) -> None:

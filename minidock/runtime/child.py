@@ -6,7 +6,8 @@ look-up by name would take code from the container, so nothing here does either.
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]
+import ctypes
 import errno
 import fcntl
 import os
@@ -17,6 +18,7 @@ from minidock.linux.process import (
     PR_SET_NAME,
     PR_SET_NO_NEW_PRIVS,
     SIGKILL,
+    close_from,
     close_on_exec_from,
     exec_program,
     join_new_session_keyring,
@@ -42,7 +44,7 @@ class Payload:
     Shape: capabilities: a bit mask; keyring: the session keyring's name; cwd as bytes, absolute
     """
 
-    __slots__ = ("argv", "capabilities", "cwd", "env", "init", "keyring", "no_new_privileges")
+    __slots__ = ("argv", "capabilities", "cwd", "env", "init", "init_title", "keyring", "no_new_privileges")
 
     def __init__(
         self,
@@ -62,6 +64,7 @@ class Payload:
         self.keyring = keyring.encode("ascii", "replace")
         self.no_new_privileges = no_new_privileges
         self.init = init
+        self.init_title = _InitTitle(self.argv) if init else None
 
 
 class Channels:
@@ -126,7 +129,7 @@ def settle(payload: Payload, user: User, channels: Channels, console_fd: int) ->
     os.umask(0o022)
     close_on_exec_from(3)
     if payload.init:
-        _become_init(channels.error_fd, has_terminal=console_fd >= 0)
+        _become_init(payload, has_terminal=console_fd >= 0)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     try:
         exec_program(program, payload.argv, environment)
@@ -153,7 +156,10 @@ def _take_standard(channels: Channels, console_fd: int, user: User) -> None:
 
 
 def _give(handle: int, uid: int, *, is_terminal: bool) -> None:
-    """Give our own pipe or terminal to the user, so that /dev/stdout can be opened anew. Source: runc, fixStdioPermissions"""
+    """Give our own pipe or terminal to the user, so that it can open /dev/stdout anew.
+
+    Source: runc libcontainer, fixStdioPermissions
+    """
     status = os.fstat(handle)
     if status.st_uid != uid and (is_terminal or status.st_mode & _S_IFMT == _S_IFIFO):
         try:
@@ -231,7 +237,6 @@ def find_program(name: bytes, environment: Sequence[bytes]) -> bytes:
             raise CommandError(f"exec: {quoted}: {words}", exit_code=126)
         return name
     path = next((entry[5:] for entry in environment if entry.startswith(b"PATH=")), b"")
-    denied = False
     for directory in path.split(b":") if name else ():
         candidate = (directory or b".") + b"/" + name
         reason = _program_fault(candidate)
@@ -249,14 +254,13 @@ def _program_fault(path: bytes) -> int:
     return 0 if mode & _S_IFMT != _S_IFDIR and mode & 0o111 else errno.EACCES
 
 
-def _become_init(error_fd: int, *, has_terminal: bool) -> None:
+def _become_init(payload: Payload, *, has_terminal: bool) -> None:
     """Fork: the child goes on to exec, this process stays as PID 1 and never returns.
 
     It passes signals to the command, reaps every orphan and ends with the command's status. It stays this
     interpreter, loaded whole before the root changed and closed to /proc/1/exe.
     """
     set_dumpable(False)
-    prctl(PR_SET_NAME, _INIT_NAME_ADDRESS, 0, 0, 0)
     command = os.fork()
     if command == 0:
         os.setpgid(0, 0)
@@ -264,7 +268,10 @@ def _become_init(error_fd: int, *, has_terminal: bool) -> None:
             # the command's group in the foreground, while SIGTTOU is still blocked
             fcntl.ioctl(0, _TIOCSPGRP, os.getpid().to_bytes(4, "little"))
         return
-    os.close(error_fd)
+    # the error pipe among them: its end is what tells the parent that the command runs
+    close_from(3)
+    if payload.init_title is not None:
+        payload.init_title.show()
     every = _signal.valid_signals()
     while True:
         number = _signal.sigwait(every)
@@ -291,23 +298,36 @@ def _reap(command: int) -> None:
             os._exit(code if code >= 0 else 128 - code)
 
 
-def _name_address() -> int:
-    import ctypes
+class _InitTitle:
+    """What `ps` in the container shows for PID 1: not this command's own line, which may hold secrets.
 
-    global _init_name
-    _init_name = ctypes.create_string_buffer(b"docker-init", 16)
-    return ctypes.addressof(_init_name)
+    Source: proc(5), /proc/pid/stat fields 48 and 49: where the arguments lie in memory
+    """
 
+    __slots__ = ("address", "name", "size_bytes", "text")
 
-_init_name: object = None
-_INIT_NAME_ADDRESS = _name_address()
+    def __init__(self, argv: Sequence[bytes]) -> None:
+        with open("/proc/self/stat", "rb", buffering=0) as stat:
+            line = stat.read() or b""
+        fields = line[line.rfind(b")") + 2 :].split()
+        start, end = int(fields[45]), int(fields[46])
+        self.address, self.size_bytes = start, end - start
+        self.name = ctypes.create_string_buffer(b"docker-init", 16)
+        self.text = b"\0".join([b"docker-init", b"--", *argv])[: max(self.size_bytes - 1, 0)]
+
+    def show(self) -> None:
+        """Write the title over the arguments."""
+        prctl(PR_SET_NAME, ctypes.addressof(self.name), 0, 0, 0)
+        if self.size_bytes > 0 and self.address:
+            ctypes.memset(self.address, 0, self.size_bytes)
+            ctypes.memmove(self.address, self.text, len(self.text))
 
 
 def run_child(work: Callable[[], NoReturn], error_fd: int) -> NoReturn:
     """Run the child's work; whatever happens, it ends here with a report and never returns into the caller."""
     try:
         work()
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001
         try:
             report(error_fd, error)
         finally:

@@ -246,7 +246,7 @@ def _restrict_v2(path: str) -> None:
     program = device_program()
     instructions = ctypes.create_string_buffer(program, len(program))
     licence = ctypes.create_string_buffer(b"GPL")
-    load = ctypes.create_string_buffer(128)
+    load = bytearray(128)
     for offset, size, value in (
         (0, 4, _PROG_TYPE_CGROUP_DEVICE),
         (4, 4, len(program) // 8),
@@ -254,7 +254,7 @@ def _restrict_v2(path: str) -> None:
         (16, 8, ctypes.addressof(licence)),
     ):
         load[offset : offset + size] = value.to_bytes(size, "little")
-    handle = syscall("bpf", _BPF_PROG_LOAD, load, 128)
+    handle = syscall("bpf", _BPF_PROG_LOAD, ctypes.create_string_buffer(bytes(load), 128), 128)
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         words = (directory, handle, _ATTACH_CGROUP_DEVICE, _F_ALLOW_MULTI)

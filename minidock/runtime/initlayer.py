@@ -100,7 +100,7 @@ class _Filler:
         if kind == "directory":
             if seen != "absent":
                 self.warnings.append(
-                    f"the image has a {seen} at /{where}{name}; the container gets an empty directory there, as docker's"
+                    f"the image has a {seen} at /{where}{name}; the container gets an empty directory, as docker's"
                 )
             self.opaque_directory(parent, name)
         elif kind == "link":

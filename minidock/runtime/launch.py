@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import fcntl
 import os
 
@@ -68,8 +68,8 @@ class Exchange:
         if tty:
             import _socket
 
-            for name, end in zip(("console_parent", "console_child"), _socket.socketpair()):
-                setattr(self, name, _high(end.detach()))
+            parent, child = _socket.socketpair()
+            self.console_parent, self.console_child = _high(parent.detach()), _high(child.detach())
 
     def close_parent_side(self) -> None:
         """In the child: let go of the parent's ends, so that its death is seen."""

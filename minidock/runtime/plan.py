@@ -10,7 +10,6 @@ import os
 from minidock.errors import UsageError
 from minidock.linux.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_STRICTATIME
 from minidock.linux.namespaces import (
-    CLONE_NEWCGROUP,
     CLONE_NEWIPC,
     CLONE_NEWNET,
     CLONE_NEWNS,

@@ -11,7 +11,10 @@ DEFAULT_SHM_BYTES = 64 << 20
 
 
 class BindMount:
-    """A host path shown in the container. Shape: propagation: "" or rprivate, private, rslave, slave, rshared, shared"""
+    """A host path shown in the container.
+
+    Shape: propagation: "" or rprivate, private, rslave, slave, rshared, shared
+    """
 
     __slots__ = ("propagation", "read_only", "recursive", "source", "target")
 

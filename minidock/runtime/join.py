@@ -1,0 +1,119 @@
+"""A further process in a running container (`docker exec`).
+
+The caller enters the container's pid namespace for its children only, clones once, and the child joins the
+other namespaces through the pidfd that names the container's first process, so no pid can be mistaken for
+another. From before the clone until its program is executed the child is not dumpable: nobody in the
+container may open this interpreter through /proc/PID/exe (CVE-2019-5736).
+Source: setns(2), "fd refers to a process"; prctl(2), PR_SET_DUMPABLE
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+from minidock.errors import CommandError, ContainerNotRunning, SyscallError, UsageError
+from minidock.linux.namespaces import (
+    CLONE_NEWCGROUP,
+    CLONE_NEWIPC,
+    CLONE_NEWNET,
+    CLONE_NEWNS,
+    CLONE_NEWPID,
+    CLONE_NEWUTS,
+    set_namespaces,
+)
+from minidock.linux.process import PR_GET_DUMPABLE, SIGKILL, prctl, set_dumpable, set_parent_death_signal
+from minidock.runtime.cgroup import Cgroup
+from minidock.runtime.child import Channels, Payload, settle
+from minidock.runtime.devices import open_terminal
+from minidock.runtime.launch import Exchange, Launched, allowed_capabilities, clone_and_settle
+from minidock.runtime.spec import ExecSpec, environment
+from minidock.runtime.users import resolve_user
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from minidock.trace import Trace
+
+__all__ = ("ExecSpec", "exec_process")
+
+_JOINED = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP
+_ESRCH = 3
+
+
+def _has_ended(pidfd: int) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def exec_process(
+    pid: int,
+    pidfd: int,
+    spec: ExecSpec,
+    *,
+    stdin_fd: int,
+    stdout_fd: int,
+    stderr_fd: int,
+    trace: Trace | None = None,
+) -> Launched:
+    """Start a process in the container whose first process is pid; it ends with this process.
+
+    Shape:   pidfd names pid; the caller has one thread; the descriptors as in launch
+    Returns: Launched, a child of the caller, once the program runs
+    Raises:  ContainerNotRunning; CommandError 126 or 127; SyscallError
+    """
+    if not spec.argv:
+        raise UsageError("no command specified")
+    group = Cgroup.of_process(pid)
+    if _has_ended(pidfd):
+        raise ContainerNotRunning(f"the container's process {pid} is not running")
+    payload = Payload(
+        spec.argv,
+        environment(spec.env, hostname=spec.hostname, tty=spec.tty),
+        spec.cwd,
+        capabilities=allowed_capabilities(spec.cap_add, spec.cap_drop, privileged=spec.privileged),
+        keyring="_ses",
+        no_new_privileges=spec.no_new_privileges,
+        init=False,
+    )
+    if trace:
+        trace("clone", f"nsenter --target {pid} --mount --uts --ipc --net --cgroup --pid")
+        trace("exec", " ".join(spec.argv))
+    exchange = Exchange(spec.tty)
+    channels = Channels((stdin_fd, stdout_fd, stderr_fd), exchange.error_write, exchange.sync_read, -1)
+
+    def work() -> NoReturn:
+        set_parent_death_signal(SIGKILL)
+        os.setsid()
+        os.umask(0)
+        channels.wait_for_parent()
+        set_namespaces(pidfd, _JOINED)
+        root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        user = resolve_user(root_fd, spec.user, spec.group_add)
+        console_fd = -1
+        if spec.tty:
+            master, console_fd = open_terminal(root_fd)
+            exchange.send_console(master)
+            os.close(master)
+        settle(payload, user, channels, console_fd)
+
+    dumpable = prctl(PR_GET_DUMPABLE, 0, 0, 0, 0)
+    own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        set_dumpable(False)
+        set_namespaces(pidfd, CLONE_NEWPID)
+        child, child_pidfd, console = clone_and_settle(0, exchange, work, group)
+    except UsageError as error:
+        raise CommandError(error.message, exit_code=126) from None
+    except SyscallError as error:
+        if error.errno == _ESRCH and _has_ended(pidfd):
+            raise ContainerNotRunning(f"the container's process {pid} is not running") from None
+        raise
+    finally:
+        set_namespaces(own_namespace, CLONE_NEWPID)
+        if dumpable == 1:
+            set_dumpable(True)
+        os.close(own_namespace)
+    return Launched(child, child_pidfd, console, group)
