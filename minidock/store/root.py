@@ -393,6 +393,8 @@ def _make_skeleton(path: str) -> None:
             make_directory(f"{path}/{name}".rstrip("/"), mode)
         except FileExistsError:
             continue
+    # Made at once, so that a command that fails in a fresh root leaves it as it found it.
+    os.close(os.open(f"{path}/{PRIVATE_DIR}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
 
 
 def _lock_holder(handle: int) -> str:
