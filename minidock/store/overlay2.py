@@ -194,7 +194,7 @@ def create_rw(root: DataRoot, stage: Stage, container_id: ContainerID, chain_id:
         image_lowers = [f"l/{link_id}" for link_id in root.layers.links(chain_id)] if chain_id else []
         if chain_id:
             commit_directory(f"{root.overlay_path}/{root.layers.get(chain_id).cache_id}")
-        stage.mark("container", container_id, mount_id.encode("ascii"))
+        stage.mark("container", f"{container_id}.{mount_id}")
         lowers = image_lowers
         for cache_id in (init_id, mount_id):
             path = stage.new_path("layer")
@@ -264,7 +264,7 @@ def remove_rw(root: DataRoot, stage: Stage, container_id: ContainerID) -> None:
         raise _corrupt(record, error) from None
     for name in (mount_id, mount_id + "-init"):
         refuse_mounted(f"{root.overlay_path}/{name}")
-    stage.mark("remove", container_id, mount_id.encode("ascii"))
+    stage.mark("remove", f"{container_id}.{mount_id}")
     delete_rw(root, container_id, mount_id)
 
 

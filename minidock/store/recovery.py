@@ -11,7 +11,7 @@ import os
 from minidock.errors import FormatError, MinidockError
 from minidock.ids import CacheID, ChainID, ContainerID, ImageID
 from minidock.store import overlay2
-from minidock.store.transaction import delete_tree, discard, is_owner_alive, read_small
+from minidock.store.transaction import delete_tree, discard, is_owner_alive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,10 +29,15 @@ def sweep(root: DataRoot) -> list[str]:
         if is_owner_alive(name):
             continue
         path = f"{root.stage_path}/{name}"
-        if os.path.isdir(path) and not os.path.islink(path):
-            settle(root, path)
-        else:
-            discard(root, path)
+        try:
+            if os.path.isdir(path) and not os.path.islink(path):
+                settle(root, path)
+            else:
+                discard(root, path)
+        except (OSError, MinidockError) as error:
+            # It stays for the next command: a mount in the way, say, must not keep this one from its own work.
+            root.tell("remove", f"{path} is left for later: {error}")
+            continue
         settled.append(name)
     return settled
 
@@ -44,41 +49,47 @@ def settle(root: DataRoot, path: str) -> None:
         for name in names:
             kind, _, rest = name.partition("-")
             if kind in ("container", "remove"):
-                _settle_container(root, path, kind, rest)
-        for name in names:
-            if name.startswith("image-"):
-                _settle_image(root, name.partition("-")[2])
+                _settle_container(root, kind, rest)
+        images = [name.partition("-")[2] for name in names if name.startswith("image-")]
+        # A child goes before its parent can, so as long as one went, the others are asked again.
+        while images:
+            left = [text for text in images if not _settle_image(root, text)]
+            if len(left) == len(images):
+                break
+            images = left
         layers = [name.partition("-")[2] for name in names if name.startswith("layer-")]
-        _settle_layers(root, path, layers)
+        _settle_layers(root, layers)
     discard(root, path)
 
 
-def _settle_container(root: DataRoot, path: str, kind: str, text: str) -> None:
+def _settle_container(root: DataRoot, kind: str, text: str) -> None:
+    container, _, mount = text.partition(".")
     try:
-        container_id = ContainerID.parse(text)
+        container_id, mount_id = ContainerID.parse(container), CacheID.parse(mount)
     except FormatError:
         return
     record = f"{root.path}/containers/{container_id}"
     if kind == "container" and os.path.exists(record + "/config.v2.json"):
         return
-    mount_id = read_small(f"{path}/{kind}-{text}").decode("ascii", "replace")
     overlay2.delete_rw(root, container_id, mount_id)
     _delete(f"{root.path}/containers", container_id)
 
 
-def _settle_image(root: DataRoot, text: str) -> None:
+def _settle_image(root: DataRoot, text: str) -> bool:
+    """Remove an image that nothing needs; whether it was removed."""
     try:
         image_id = ImageID.of_hex(text)
     except FormatError:
-        return
+        return False
     if image_id not in root.images.ids() or root.references.of_image(image_id) or root.images.children(image_id):
-        return
+        return False
     if image_id in root.images_of_containers():
-        return
+        return False
     root.images.remove(image_id)
+    return True
 
 
-def _settle_layers(root: DataRoot, path: str, layers: list[str]) -> None:
+def _settle_layers(root: DataRoot, layers: list[str]) -> None:
     for text in layers:
         chain, _, cache = text.partition(".")
         try:

@@ -3,10 +3,10 @@
 A stage is the directory ROOT/minidock/stage/<boot id>.<pid>.<start time>.<random>. Whatever is being made or
 removed lies in it, or is named by an empty marker file in it before the data root itself changes:
 
-    layer-<chain hex>.<cache_id>     this layer is being published or released
-    image-<hex>                      this image is being added or removed
-    container-<container_id>         this container is being made; the file holds its mount_id
-    remove-<container_id>            this container is being removed
+    layer-<chain hex>.<cache_id>           this layer is being published or released
+    image-<hex>                            this image is being added or removed
+    container-<container_id>.<mount_id>    this container is being made
+    remove-<container_id>.<mount_id>       this container is being removed
 
 Leaving the stage in peace drops the markers; leaving it by an exception, or dying, has `recovery.settle` read
 them (at once, or at the next opening of the root for writing) and take back what nothing refers to. So a kill
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 
-from minidock.errors import Conflict, SyscallError
+from minidock.errors import Conflict, MinidockError, SyscallError
 from minidock.linux.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, open_in_root
 
 TYPE_CHECKING = False
@@ -218,7 +218,7 @@ class Stage:
                 settle(self.root, self.path)
             else:
                 self._discard()
-        except (OSError, Conflict) as failure:
+        except (OSError, MinidockError) as failure:
             if error is None:
                 raise
             error.add_note(f"cleaning up: {failure}")
@@ -238,11 +238,14 @@ class Stage:
         self._count += 1
         return f"{self.path}/{word}-{self._count}"
 
-    def mark(self, kind: str, name: str, data: bytes = b"") -> None:
-        """Write down, before the data root changes, what is about to change; see the module's head."""
+    def mark(self, kind: str, name: str) -> None:
+        """Write down, before the data root changes, what is about to change; see the module's head.
+
+        All of it is in the file's name: a name appears at once, content might be cut off.
+        """
         path = f"{self.path}/{kind}-{name}"
         if not os.path.lexists(path):
-            write_new(path, data, 0o600)
+            write_new(path, b"", 0o600)
 
     def unmark(self, kind: str, name: str) -> None:
         """Take a marker back."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from minidock.store.containers import Container
     from minidock.store.imagedb import Image
     from minidock.store.root import DataRoot
+    from minidock.store.transaction import Stage
 
     # ("Untagged" | "Deleted", reference, image ID or chain ID), one for each printed line
     Record = tuple[str, str]
@@ -53,15 +54,16 @@ def rmi(
 
 def remove_image(root: DataRoot, name: str, records: list[Record], *, force: bool, no_prune: bool) -> None:
     """Remove one image, adding what was done to records; the content goes when the lock is free again."""
-    with root.stage(), root.lock():
-        _Removal(root, records, force=force, prune=not no_prune).remove(name)
+    with root.stage() as stage, root.lock():
+        _Removal(root, stage, records, force=force, prune=not no_prune).remove(name)
 
 
 class _Removal:
     """One rmi, under the lock. What is asked for is read from disk at every question."""
 
-    def __init__(self, root: DataRoot, records: list[Record], *, force: bool, prune: bool) -> None:
+    def __init__(self, root: DataRoot, stage: Stage, records: list[Record], *, force: bool, prune: bool) -> None:
         self.root = root
+        self.stage = stage
         self.records = records
         self.force = force
         self.prune = prune
@@ -73,6 +75,7 @@ class _Removal:
             image = self.root.images.resolve(name)
         except NoSuchImage as error:
             raise NoSuchImage(f"No such image: {name}", hint=error.hint) from None
+        self._mark(image)
         if _is_id_prefix(image.image_id, name):
             references = self.root.references.of_image(image.image_id)
             if _is_single_reference(references):
@@ -82,6 +85,16 @@ class _Removal:
             return
         if self._untag_by_name(image, name):
             self._delete(image, quiet=True, force=self.force)
+
+    def _mark(self, image: Image) -> None:
+        """Name what may go, before anything goes: a kill in between is then finished by the next command."""
+        image_id: ImageID | None = image.image_id
+        parents = self.root.images.parents() if self.prune else {}
+        for _ in range(len(parents) + 1):
+            if image_id is None:
+                return
+            self.stage.mark("image", image_id.hex)
+            image_id = parents.get(image_id)
 
     def _untag_by_name(self, image: Image, name: str) -> bool:
         """Take the name off; True when the image is left without any."""
