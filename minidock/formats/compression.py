@@ -49,12 +49,16 @@ def identify(head: bytes) -> str:
 
 
 def _zlib_member() -> tuple[Any, tuple[type[Exception], ...]]:
+    library: Any
     try:
-        from isal import isal_zlib as library
+        from isal import isal_zlib
+
+        library = isal_zlib
     except ImportError:
-        import zlib as library  # type: ignore[no-redef]
-    errors: tuple[type[Exception], ...] = (library.error,)
-    return library.decompressobj(wbits=31), errors
+        import zlib
+
+        library = zlib
+    return library.decompressobj(wbits=31), (library.error,)
 
 
 def _bzip2_member() -> tuple[Any, tuple[type[Exception], ...]]:
