@@ -81,7 +81,7 @@ class Docker(Minidock):
 
     def words(self, *words: str | Path) -> list[str | Path]:
         """The whole command line of an engine's command."""
-        return ["docker", "-H", f"unix://{self.engine.socket}", *words]
+        return ["/usr/bin/docker", "-H", f"unix://{self.engine.socket}", *words]
 
     def load(self, archive: Path) -> list[str | Path]:
         """The command line that loads an archive."""
