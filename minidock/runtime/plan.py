@@ -159,7 +159,7 @@ def _keeps_propagation(each: BindMount | TmpfsMount) -> bool:
 
 def _holds(mounts: Sequence[BindMount | TmpfsMount], *, keep: bool) -> list[Operation]:
     return [
-        HoldSource(each.source, each.recursive)
+        HoldSource(each.source, _clean(each.target), each.recursive)
         for each in mounts
         if isinstance(each, BindMount) and _keeps_propagation(each) == keep
     ]

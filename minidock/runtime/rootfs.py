@@ -48,6 +48,7 @@ NO_LINKS = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS
 PROC_SUPER_MAGIC = 0x9FA0
 _PATH_DIRECTORY = os.O_PATH | os.O_DIRECTORY
 _MAX_LINKS = 40
+_S_IFMT, _S_IFDIR, _S_IFCHR = 0o170000, 0o040000, 0o020000
 
 PROPAGATION = {
     "private": MS_PRIVATE,
@@ -71,7 +72,7 @@ def filesystem_magic(fd: int) -> int:
 class Setup:
     """What the operations hand on to one another inside the child.
 
-    Shape: held: detached mounts by host path; root_fd: the container's root after pivot_root
+    Shape: held: detached mounts by the target they are for; root_fd: the container's root after pivot_root
     """
 
     __slots__ = ("console_fd", "held", "null_fd", "root_fd", "send_console", "user", "wait_for_parent")
@@ -79,7 +80,7 @@ class Setup:
     def __init__(self, wait_for_parent: Callable[[], None], send_console: Callable[[int], None]) -> None:
         self.wait_for_parent = wait_for_parent
         self.send_console = send_console
-        self.held: dict[tuple[str, bool], int] = {}
+        self.held: dict[bytes, int] = {}
         self.root_fd = -1
         self.null_fd = -1
         self.console_fd = -1
@@ -119,19 +120,18 @@ class HoldSource(Operation):
     Shape: a source whose propagation is kept is held before MakePrivate, all others after it
     """
 
-    __slots__ = ("recursive", "source")
+    __slots__ = ("recursive", "source", "target")
 
-    def __init__(self, source: str, recursive: bool) -> None:
+    def __init__(self, source: str, target: str, recursive: bool) -> None:
         self.source = source
+        self.target = os.fsencode(target)
         self.recursive = recursive
 
     def describe(self) -> str:
         return f"exec {{held}}<{self.source}  # open_tree(OPEN_TREE_CLONE{'|AT_RECURSIVE' if self.recursive else ''})"
 
     def execute(self, setup: Setup) -> None:
-        key = (self.source, self.recursive)
-        if key not in setup.held:
-            setup.held[key] = clone_tree(os.fsencode(self.source), recursive=self.recursive)
+        setup.held[self.target] = clone_tree(os.fsencode(self.source), recursive=self.recursive)
 
 
 class MountOverlay(Operation):
@@ -435,19 +435,15 @@ class BindInto(Operation):
         target_fd = make_in_root(setup.root_fd, self.target, is_directory=self.is_directory)
         if filesystem_magic(target_fd) == PROC_SUPER_MAGIC and self.target not in _PROC_FILES:
             raise UsageError(f'cannot mount "{self.source}" at "{os.fsdecode(self.target)}": it is inside /proc')
-        tree_fd = setup.held[self.source, self.recursive]
-        try:
-            attach_tree(tree_fd, target_fd)
-        except SyscallError as error:
-            if error.errno != errno.ENOTDIR:
-                raise
+        if (os.fstat(target_fd).st_mode & _S_IFMT == _S_IFDIR) != self.is_directory:
             raise UsageError(
                 f'error mounting "{self.source}" to "{os.fsdecode(self.target)}": not a directory: Are you trying to '
                 "mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the "
                 "expected type"
-            ) from None
-        finally:
-            os.close(target_fd)
+            )
+        tree_fd = setup.held[self.target]
+        attach_tree(tree_fd, target_fd)
+        os.close(target_fd)
         here = b"/proc/self/fd/%d" % tree_fd
         if self.propagation:
             mount(None, here, None, PROPAGATION[self.propagation])
@@ -535,7 +531,7 @@ def open_null(root_fd: int) -> int:
     """The container's /dev/null as an O_PATH descriptor, sure to be device 1:3 (CVE-2025-31133)."""
     handle = open_in_root(root_fd, b"/dev/null", os.O_PATH, resolve=NO_LINKS)
     status = os.fstat(handle)
-    if status.st_mode & 0o170000 != 0o020000 or status.st_rdev != os.makedev(1, 3):
+    if status.st_mode & _S_IFMT != _S_IFCHR or status.st_rdev != os.makedev(1, 3):
         raise UsageError("the container's /dev/null is not the null device")
     return handle
 
@@ -554,7 +550,7 @@ class MakeWorkdir(Operation):
 
     def execute(self, setup: Setup) -> None:
         handle = make_in_root(setup.root_fd, os.fsencode(self.path), is_directory=True)
-        is_directory = os.fstat(handle).st_mode & 0o170000 == 0o040000
+        is_directory = os.fstat(handle).st_mode & _S_IFMT == _S_IFDIR
         os.close(handle)
         if not is_directory:
             raise UsageError(f"Cannot mkdir: {self.path} is not a directory")
