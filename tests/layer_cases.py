@@ -146,7 +146,9 @@ OK: dict[str, bytes] = {
     ),
     "xattr-user": layer_tar(
         tar_member(
-            b"f", b"x", pax={b"SCHILY.xattr.user.a": b"1", b"SCHILY.xattr.user.nul": b"a\0b", b"LIBARCHIVE.xattr.u": b"eA"}
+            b"f",
+            b"x",
+            pax={b"SCHILY.xattr.user.a": b"1", b"SCHILY.xattr.user.nul": b"a\0b", b"LIBARCHIVE.xattr.u": b"eA"},
         ),
         pax_member({b"SCHILY.xattr.user.dir": b"2", b"SCHILY.xattr.trusted.own": b"3"}),
         directory(b"d"),
@@ -329,3 +331,17 @@ REFUSED: dict[str, bytes] = {
     "lone-zero-block": layer_tar(tar_member(b"f", b"data"), bytes(512), tar_member(b"g", b"x")),
     "not-a-tar": b"#!/bin/sh\necho hello\n" * 100,
 }
+
+# Those of the above that are told to the user.
+WARNED = {
+    "xattr-user-on-symlink",
+    "xattr-bad-ns",
+    "xattr-trusted-opaque",
+    "xattr-trusted-redirect",
+    "xattr-trusted-metacopy",
+    "xattr-user-overlay",
+}
+
+# OK layers whose tar-split is ours on purpose: the engine notes data for which the layer has no file, or loses the
+# bytes around a global header, and can never export the layer again.
+OWN_TAR_SPLIT = {"hardlink-with-size", "wh-with-data", "root-is-file", "pax-global"}

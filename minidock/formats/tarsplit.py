@@ -15,6 +15,7 @@ from binascii import a2b_base64, b2a_base64
 from minidock.errors import DigestMismatch, StoreCorrupt
 from minidock.formats.crc64 import crc64_portable, find_crc64
 from minidock.formats.gojson import encode_json, parse_json
+from minidock.formats.tarstream import clean_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -179,7 +180,8 @@ def read_tar_split(fd: int) -> Iterator[Segment | FileEntry]:
 def reassemble(tar_split_fd: int, open_member: Callable[[bytes], int]) -> Iterator[bytes]:
     """Make the layer's tar again.
 
-    Shape:   open_member(name) opens a member's file beneath the layer's directory, for a name as hostile as the tar
+    Shape:   open_member(path) opens a file beneath the layer's directory; path is relative and has no `..`, but
+             a symlink in it may lead anywhere, so the kernel has to resolve it in that directory
     Returns: the tar's bytes in bounded pieces
     Raises:  DigestMismatch if a file is not what it was, StoreCorrupt
     """
@@ -187,7 +189,7 @@ def reassemble(tar_split_fd: int, open_member: Callable[[bytes], int]) -> Iterat
         if isinstance(entry, Segment):
             yield entry.data
         elif entry.size_bytes:
-            yield from _member_data(entry, open_member(entry.name))
+            yield from _member_data(entry, open_member(clean_name(entry.name)))
 
 
 def _member_data(entry: FileEntry, fd: int) -> Iterator[bytes]:

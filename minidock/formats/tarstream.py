@@ -55,6 +55,27 @@ _HEADER = Struct("100s8s8s8s12s12s8sc100s8s64x8s8s155s12x")
 _SIGNED_64 = 1 << 63
 
 
+def clean_name(name: bytes) -> bytes:
+    """A member's name relative to the layer's root, as Go's path cleaning gives it; `..` stops at the root.
+
+    Returns: the name without leading or trailing slash; empty for the root itself
+    """
+    if name.startswith(b"./"):
+        name = name[2:]
+    if name.endswith(b"/"):
+        name = name[:-1]
+    if name and name[0] != 46 and name[0] != 47 and b"/." not in name and b"//" not in name:
+        return name
+    parts: list[bytes] = []
+    for part in name.split(b"/"):
+        if part == b"..":
+            if parts:
+                parts.pop()
+        elif part and part != b".":
+            parts.append(part)
+    return b"/".join(parts)
+
+
 class TarEntry:
     """One member: the header's values with extended headers applied.
 

@@ -14,6 +14,7 @@ import stat
 
 from minidock.errors import BadArchive, MinidockError, SyscallError, UnsafePath
 from minidock.formats import tarstream
+from minidock.formats.tarstream import clean_name
 from minidock.formats.whiteout import OPAQUE_MARKER, OPAQUE_XATTR, PREFIX, hidden_name, is_overlay_xattr
 
 TYPE_CHECKING = False
@@ -48,27 +49,6 @@ def show_name(name: bytes) -> str:
     text = name.decode("utf-8", "backslashreplace")
     text = text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
     return text if len(text) <= 160 else text[:120] + "..." + text[-30:]
-
-
-def clean_name(name: bytes) -> bytes:
-    """A member's name relative to the layer's root, as Go's path cleaning gives it; `..` stops at the root.
-
-    Returns: the name without leading or trailing slash; empty for the root itself
-    """
-    if name.startswith(b"./"):
-        name = name[2:]
-    if name.endswith(b"/"):
-        name = name[:-1]
-    if name and name[0] != 46 and name[0] != 47 and b"/." not in name and b"//" not in name:
-        return name
-    parts: list[bytes] = []
-    for part in name.split(b"/"):
-        if part == b"..":
-            if parts:
-                parts.pop()
-        elif part and part != b".":
-            parts.append(part)
-    return b"/".join(parts)
 
 
 def _file_time(time_ns: int) -> int:
