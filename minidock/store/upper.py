@@ -106,7 +106,8 @@ def check_whole(entry: UpperEntry, xattrs: list[str]) -> None:
             )
 
 
-def _more_descriptors() -> None:
+def allow_more_descriptors() -> None:
+    """Raise this process's limit of open files towards what the system allows it; deep trees need one a level."""
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -146,7 +147,7 @@ def walk_upper(upper_fd: int) -> Iterator[UpperEntry]:
                 yield UpperEntry(path, base, status, depth, parent_fd, -1)
                 continue
             if depth == _DEPTH_WITHOUT_MORE_DESCRIPTORS:
-                _more_descriptors()
+                allow_more_descriptors()
             handle = os.open(base, _DIRECTORY_FLAGS, dir_fd=parent_fd)
             levels.append((handle, path + b"/", []))
             yield UpperEntry(path, base, status, depth, parent_fd, handle)

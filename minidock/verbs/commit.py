@@ -6,7 +6,7 @@ import os
 import time
 
 from minidock.constants import EMPTY_TAR_DIFF_ID, MAX_LAYERS
-from minidock.errors import Conflict, ContainerRunning, MaxDepthExceeded, StoreError, UsageError
+from minidock.errors import Conflict, MaxDepthExceeded, StoreError, UsageError
 from minidock.formats.gojson import format_time
 from minidock.formats.imageconfig import encode_config
 from minidock.formats.runconfig import order_run_config
@@ -125,14 +125,9 @@ def _parse_target(reference: str | None) -> Reference | None:
 def _read_upper(root: DataRoot, source: Container, staged: StagedLayer, dialect: Dialect, pause: bool) -> WrittenLayer:
     """Write the layer while the container stands still, or cannot be started."""
     if not source.is_running():
-        try:
-            with source.lock(wait=False):
-                if not source.is_running():
-                    return _write(root, source, staged, dialect)
-        except ContainerRunning:
-            source.reload()
+        with source.lock():
             if not source.is_running():
-                raise
+                return _write(root, source, staged, dialect)
     if not pause or source.state.status == "paused":
         return _write(root, source, staged, dialect)
     from minidock.runtime.pause import Paused

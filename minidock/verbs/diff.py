@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 
 from minidock.errors import SyscallError
 from minidock.formats.tarwriter import is_whiteout
-from minidock.linux.paths import open_in_root
 from minidock.store.overlay2 import rw_lowers
-from minidock.store.upper import OPAQUE_XATTR, UpperEntry, walk_upper
+from minidock.store.upper import CAPABILITY_XATTR, OPAQUE_XATTR, allow_more_descriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minidock.store.root import DataRoot
 
 _SECOND_NS = 1_000_000_000
+_DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Change:
@@ -39,76 +38,135 @@ class Change:
 
 
 def diff(root: DataRoot, container: str) -> list[Change]:
-    """What the container changed, in docker's order; its init layer counts as part of what was there.
+    """What the container changed; its init layer counts as part of what was there.
+
+    Docker mounts both states and compares two whole trees. The same comes of the upper directory alone, looked up
+    in the layers below as overlayfs would; and where docker's order is that of a Go map, this one is sorted.
 
     Raises: NoSuchContainer, StoreCorrupt, SyscallError
-    Source: moby pkg/archive/changes.go, changes and overlayDeletedFile. One difference: a symlink below is looked
-            at itself, while docker follows it on the host and takes a changed dangling one for a new file
+    Source: moby pkg/archive/changes.go, FileInfo.addChanges and statDifferent
     """
     source = root.containers.get(container)
-    lowers: list[int] = []
+    below: list[int] = []
+    upper = -1
+    allow_more_descriptors()
     try:
         for name in rw_lowers(root, source.mount_id):
-            lowers.append(os.open(f"{root.overlay_path}/{name}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-        upper_fd = os.open(root.layers.diff_path(source.layer.mount_id), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        lowers.append(upper_fd)
-        return _changes(upper_fd, lowers[:-1])
+            below.append(os.open(f"{root.overlay_path}/{name}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        upper = os.open(root.layers.diff_path(source.layer.mount_id), _DIRECTORY_FLAGS)
+        return _inside(upper, below, "", is_opaque=False)
+    except SyscallError:
+        raise
+    except OSError as error:
+        raise SyscallError(f"diff: {error.filename!r}", error.errno or 0) from None
     finally:
-        for handle in lowers:
+        for handle in (*below, upper):
+            if handle >= 0:
+                os.close(handle)
+
+
+class _Old:
+    """What stood at a name before: its status, and the directories that overlayfs merges there, topmost first."""
+
+    __slots__ = ("status", "parent", "below")
+
+    def __init__(self) -> None:
+        self.status: os.stat_result | None = None
+        self.parent = -1
+        self.below: list[int] = []
+
+    def close(self) -> None:
+        """Close the merged directories."""
+        for handle in self.below:
             os.close(handle)
 
 
-def _changes(upper_fd: int, lowers: list[int]) -> list[Change]:
-    changes: list[Change] = []
-    told: set[bytes] = set()
-    for entry in walk_upper(upper_fd):
-        kind = _kind(entry, lowers)
-        if not kind:
+def _look_below(below: list[int], name: str) -> _Old:
+    """Look a name up in a merged directory. Source: kernel overlayfs.rst, "Merged directories", "Whiteouts" """
+    old = _Old()
+    for lower in below:
+        try:
+            status = os.stat(name, dir_fd=lower, follow_symlinks=False)
+        except FileNotFoundError:
             continue
-        if entry.is_directory:
-            told.add(entry.path)
-        parent = entry.path.rpartition(b"/")[0]
-        if kind != "C" and parent and parent not in told:
-            # A directory that looks untouched is still told, once something in it came or went.
-            told.add(parent)
-            changes.append(Change("C", "/" + os.fsdecode(parent)))
-        changes.append(Change(kind, "/" + os.fsdecode(entry.path)))
+        if is_whiteout(status):
+            break
+        is_directory = stat.S_ISDIR(status.st_mode)
+        if old.status is None:
+            old.status, old.parent = status, lower
+        elif not is_directory:
+            break
+        if not is_directory:
+            break
+        old.below.append(os.open(name, _DIRECTORY_FLAGS, dir_fd=lower))
+        if _is_opaque(old.below[-1]):
+            break
+    return old
+
+
+def _is_opaque(handle: int) -> bool:
+    return OPAQUE_XATTR in os.listxattr(handle) and os.getxattr(handle, OPAQUE_XATTR) == b"y"
+
+
+def _names_below(below: list[int]) -> set[str]:
+    """The names of a merged directory."""
+    names: set[str] = set()
+    hidden: set[str] = set()
+    for lower in below:
+        for name in os.listdir(lower):
+            if name in names or name in hidden:
+                continue
+            if is_whiteout(os.stat(name, dir_fd=lower, follow_symlinks=False)):
+                hidden.add(name)
+            else:
+                names.add(name)
+    return names
+
+
+def _inside(upper: int, below: list[int], path: str, *, is_opaque: bool) -> list[Change]:
+    """The changes of what is in one directory of the upper."""
+    names = set(os.listdir(upper))
+    if is_opaque:
+        names |= _names_below(below)
+    changes: list[Change] = []
+    for name in sorted(names, key=os.fsencode):
+        old = _look_below(below, name)
+        try:
+            changes += _change(upper, name, old, f"{path}/{name}")
+        finally:
+            old.close()
     return changes
 
 
-def _kind(entry: UpperEntry, lowers: list[int]) -> str:
-    """A, C or D; empty for a directory that is there only because of what is in it."""
-    if is_whiteout(entry.status):
-        return "D"
-    if entry.is_directory and OPAQUE_XATTR in entry.xattrs() and entry.xattr(OPAQUE_XATTR) == b"y":
-        return "D"
-    for lower in lowers:
-        below = _status_below(lower, entry.path)
-        if below is not None:
-            return "" if entry.is_directory and _is_same_directory(entry.status, below) else "C"
-    return "A"
-
-
-def _status_below(lower: int, path: bytes) -> os.stat_result | None:
+def _change(upper: int, name: str, old: _Old, path: str) -> list[Change]:
     try:
-        handle = open_in_root(lower, path, os.O_PATH | os.O_NOFOLLOW)
-    except SyscallError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-            return None
-        raise
+        status = os.stat(name, dir_fd=upper, follow_symlinks=False)
+    except FileNotFoundError:
+        status = None
+    if status is None or is_whiteout(status):
+        return [Change("D", path)] if old.status else []
+    own: list[Change] = []
+    if old.status is None:
+        own = [Change("A", path)]
+    elif _differs(old.status, status) or _capability(old.parent, name) != _capability(upper, name):
+        own = [Change("C", path)]
+    if not stat.S_ISDIR(status.st_mode):
+        return own
+    handle = os.open(name, _DIRECTORY_FLAGS, dir_fd=upper)
     try:
-        return os.fstat(handle)
+        inner = _inside(handle, old.below, path, is_opaque=_is_opaque(handle))
     finally:
         os.close(handle)
+    # A directory that looks untouched is still told, once something in it came, changed or went.
+    return (own or [Change("C", path)]) + inner if inner else own
 
 
-def _is_same_directory(ours: os.stat_result, below: os.stat_result) -> bool:
-    return (
-        stat.S_ISDIR(below.st_mode)
-        and ours.st_size == below.st_size
-        and ours.st_mode == below.st_mode
-        and _is_same_time(ours.st_mtime_ns, below.st_mtime_ns)
-    )
+def _differs(old: os.stat_result, new: os.stat_result) -> bool:
+    if (old.st_mode, old.st_uid, old.st_gid, old.st_rdev) != (new.st_mode, new.st_uid, new.st_gid, new.st_rdev):
+        return True
+    if stat.S_ISDIR(new.st_mode):
+        return False
+    return old.st_size != new.st_size or not _is_same_time(old.st_mtime_ns, new.st_mtime_ns)
 
 
 def _is_same_time(ours_ns: int, below_ns: int) -> bool:
@@ -116,3 +174,10 @@ def _is_same_time(ours_ns: int, below_ns: int) -> bool:
     if ours_ns % _SECOND_NS and below_ns % _SECOND_NS:
         return ours_ns == below_ns
     return ours_ns // _SECOND_NS == below_ns // _SECOND_NS
+
+
+def _capability(parent: int, name: str) -> bytes:
+    place = f"/proc/self/fd/{parent}/{name}"
+    if CAPABILITY_XATTR not in os.listxattr(place, follow_symlinks=False):
+        return b""
+    return os.getxattr(place, CAPABILITY_XATTR, follow_symlinks=False)
