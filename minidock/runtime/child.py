@@ -313,14 +313,16 @@ class _InitTitle:
         start, end = int(fields[45]), int(fields[46])
         self.address, self.size_bytes = start, end - start
         self.name = ctypes.create_string_buffer(b"docker-init", 16)
-        self.text = b"\0".join([b"docker-init", b"--", *argv])[: max(self.size_bytes - 1, 0)]
+        self.text = b" ".join([b"docker-init", b"--", *argv])[: max(self.size_bytes - 2, 0)]
 
     def show(self) -> None:
         """Write the title over the arguments."""
         prctl(PR_SET_NAME, ctypes.addressof(self.name), 0, 0, 0)
-        if self.size_bytes > 0 and self.address:
+        if self.size_bytes > 1 and self.address:
             ctypes.memset(self.address, 0, self.size_bytes)
             ctypes.memmove(self.address, self.text, len(self.text))
+            # a last byte that is not NUL tells the kernel to show one string up to its end, not all of the old room
+            ctypes.memset(self.address + self.size_bytes - 1, 1, 1)
 
 
 def run_child(work: Callable[[], NoReturn], error_fd: int) -> NoReturn:

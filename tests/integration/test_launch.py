@@ -186,7 +186,7 @@ def test_every_namespace_but_user_and_time_is_new(bundle: Bundle) -> None:
 def test_init_reaps_orphans_passes_signals_and_hides_the_command_line(bundle: Bundle) -> None:
     script = (
         "for i in 1 2 3 4 5 6 7 8 9 10; do (sleep 0 &); done; sleep 0.3; ls -d /proc/[0-9]* | wc -l; "
-        "tr '\\0' ' ' < /proc/1/cmdline; ls -l /proc/1/exe 2>&1 | grep -c denied; ls /proc/1/fd | wc -l; exit 5"
+        "cat /proc/1/cmdline; echo; ls -l /proc/1/exe 2>&1 | grep -c denied; ls /proc/1/fd | wc -l; exit 5"
     )
     done = bundle.run("sh", "-c", script, init=True)
     lines = done.stdout.splitlines()
