@@ -33,8 +33,8 @@ _IMPORT_COMMENT = "Imported from -"
 class LoadedImage:
     """What became of one image of an archive.
 
-    Shape: new_layers and known_layers: chain_ids, bottom first; warnings: lines for the user; moved_tags:
-           (familiar reference, the image it named before) for each name that was another image's
+    Shape: new_layers, known_layers: chain_ids, bottom first, those unpacked for this image and all others; warnings:
+           lines for the user; moved_tags: (familiar reference, the image it named before) for each name that moved
     """
 
     __slots__ = ("image_id", "known_layers", "moved_tags", "new_layers", "references", "warnings")
@@ -131,12 +131,11 @@ class _Loader:
             self._staged[chain_id] = (staged, unpacked)
 
     def _publish(self) -> list[LoadedImage]:
-        new: set[ChainID] = set()
         loaded: list[LoadedImage] = []
         for image, chain_ids in zip(self._images, self._chains, strict=True):
             result = LoadedImage(image.config.image_id, image.references)
             result.warnings = list(image.warnings)
-            self._publish_layers(image, chain_ids, new, result)
+            self._publish_layers(image, chain_ids, result)
             self._root.images.add(image.config.raw)
             loaded.append(result)
         for image in self._images:
@@ -145,21 +144,18 @@ class _Loader:
         _set_references(self._root, loaded)
         return loaded
 
-    def _publish_layers(
-        self, image: ArchivedImage, chain_ids: list[ChainID], new: set[ChainID], result: LoadedImage
-    ) -> None:
+    def _publish_layers(self, image: ArchivedImage, chain_ids: list[ChainID], result: LoadedImage) -> None:
         parent: ChainID | None = None
         for chain_id, diff_id in zip(chain_ids, image.config.diff_ids, strict=True):
+            # Another command may have published the same chain meanwhile; then ours is dropped.
+            is_known = self._root.layers.has(chain_id)
             if chain_id in self._staged:
                 staged, unpacked = self._staged.pop(chain_id)
-                # Another command may have published the same chain meanwhile; then ours is dropped.
-                if not self._root.layers.has(chain_id):
-                    new.add(chain_id)
                 self._root.layers.publish(staged, parent, diff_id, unpacked.size_bytes)
                 result.warnings += unpacked.warnings
                 if self._progress is not None:
                     self._progress(unpacked.key, "Pull complete", unpacked.tar_bytes, unpacked.tar_bytes)
-            (result.new_layers if chain_id in new else result.known_layers).append(chain_id)
+            (result.known_layers if is_known else result.new_layers).append(chain_id)
             parent = chain_id
 
 
