@@ -239,7 +239,7 @@ class ImageStore:
         """
         digits = text[7:] if text.startswith("sha256:") else text
         if is_hex64(digits):
-            return self._get_or(ImageID("sha256:" + digits), text)
+            return self._get_or(ImageID("sha256:" + digits), f"sha256:{digits}")
         from minidock.formats.reference import parse_reference
 
         try:

@@ -212,7 +212,7 @@ class Stage:
         if not self.discard_on_exit:
             return
         try:
-            if error is not None:
+            if error is not None and any(name.startswith(MARKERS) for name in os.listdir(self.path)):
                 from minidock.store.recovery import settle
 
                 settle(self.root, self.path)
