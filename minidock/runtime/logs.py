@@ -134,9 +134,7 @@ def tail_offset(fd: int, records: int) -> int:
     return 0 if records else size
 
 
-def read_records(
-    fd: int, *, offset: int = 0, wait: Callable[[], bool] | None = None
-) -> Iterator[LogRecord]:
+def read_records(fd: int, *, offset: int = 0, wait: Callable[[], bool] | None = None) -> Iterator[LogRecord]:
     """The records from offset on.
 
     Shape: wait blocks until the file may have grown and says whether it may grow again; None: read once

@@ -1,4 +1,4 @@
-"""The process that stands behind a running container: launches it, keeps its log, records how it ended.
+"""The process that stands behind a container's process: launches it, carries its output, tells how it ended.
 
     starter ──fork──▶ (setsid) ──fork──▶ monitor ──launch──▶ container's first process
        ▲                                    │  ▲
@@ -12,28 +12,25 @@ the starter could not. When the monitor dies, the kernel kills the container (it
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import os
 import select
 import time
 
 from minidock.errors import CommandError, MinidockError
-from minidock.runtime.logs import LogFile, StreamLog
-from minidock.store.containerstate import ContainerState
-from minidock.store.transaction import boot_id, start_time, write_new
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
+    from typing import Any, NoReturn
 
     from minidock.runtime.launch import Launched
-    from minidock.runtime.plan import ContainerSpec
-    from minidock.store.containers import Container, ContainerLock
+    from minidock.runtime.logs import StreamLog
 
 _CHUNK_BYTES = 64 << 10
 # How long output may stay open without a byte after the first process has ended (moby: 3 s as well).
 _DRAIN_MS = 3000
 _IN = select.POLLIN | select.POLLHUP | select.POLLERR
+_MAX_FD = 1 << 30
 
 
 class Streams:
@@ -69,13 +66,43 @@ class Streams:
         self.keeps_stdin = False
 
 
+class Job:
+    """What a monitor launches and what is to be noted about it; a container's first process, or an exec's."""
+
+    __slots__ = ("tty",)
+
+    def __init__(self, tty: bool) -> None:
+        self.tty = tty
+
+    def descriptors(self) -> list[int]:
+        """What the monitor must keep open for this job."""
+        return []
+
+    def launch(self, stdin_fd: int, stdout_fd: int, stderr_fd: int) -> Launched:
+        """Start the process; raises MinidockError."""
+        raise NotImplementedError
+
+    def stream_log(self, name: str) -> StreamLog | None:
+        """Where a stream's bytes are kept, None for nowhere."""
+        return None
+
+    def started(self, launched: Launched) -> None:
+        """The process runs."""
+
+    def failed(self, error: MinidockError) -> None:
+        """The process could not be started."""
+
+    def ended(self, launched: Launched, exit_code: int) -> None:
+        """The process has ended and its output has been carried."""
+
+
 class _Sink:
     """One of the starter's descriptors, written without ever blocking the monitor."""
 
     __slots__ = ("fd", "limit_bytes", "pending")
 
     def __init__(self, fd: int) -> None:
-        # Opening it anew gives a non-blocking description of our own: flags set on the shared one would be the caller's.
+        # Opened anew, it is a non-blocking description of our own; flags set on the shared one would be the caller's.
         self.limit_bytes = 1 << 20
         self.pending = b""
         try:
@@ -103,6 +130,7 @@ class _Sink:
         return True
 
     def close(self) -> None:
+        """Give the descriptor back."""
         os.close(self.fd)
 
 
@@ -115,119 +143,116 @@ class _Source:
 
     __slots__ = ("fd", "log", "sink")
 
-    def __init__(self, fd: int, log: StreamLog, sink: _Sink | None) -> None:
+    def __init__(self, fd: int, log: StreamLog | None, sink: _Sink | None) -> None:
         self.fd = fd
         self.log = log
         self.sink = sink
 
 
-def fork_monitor(container: Container, lock: ContainerLock, spec: ContainerSpec, streams: Streams) -> None:
-    """Start the monitor; returns in the caller as soon as it exists.
-
-    Shape: the lock passes to the monitor, which gives it up when the container runs
-    """
+def fork_monitor(job: Job, streams: Streams) -> None:
+    """Start the monitor; returns in the caller as soon as it exists."""
     child = os.fork()
     if child:
         os.waitpid(child, 0)
         return
-    status = 1
     try:
         os.setsid()
         if os.fork() == 0:
-            _Monitor(container, lock, spec, streams).main()
-        status = 0
+            _Monitor(job, streams).main()
     finally:
-        os._exit(status)
+        os._exit(0)
 
 
 class _Monitor:
     """The monitor's own state; lives in its process only."""
 
-    def __init__(self, container: Container, lock: ContainerLock, spec: ContainerSpec, streams: Streams) -> None:
-        self.container = container
-        self.lock = lock
-        self.spec = spec
-        self.streams = streams
-        self.auto_remove = container.state.auto_remove
-        self.exit_fd = -1
-        self.sources: list[_Source] = []
-        self.engine_fd = -1
+    __slots__ = ("job", "sources", "streams")
 
-    def main(self) -> None:
+    def __init__(self, job: Job, streams: Streams) -> None:
+        self.job = job
+        self.streams = streams
+        self.sources: list[_Source] = []
+
+    def main(self) -> NoReturn:
+        """Do the job and end."""
         _default_signals()
         os.chdir("/")
         os.umask(0o022)
+        self._close_foreign()
         try:
-            self.engine_fd = self.container.root.hold_against_engine()
             launched = self._launch()
         except MinidockError as error:
-            self._record_failure(error)
-            return
+            self._fail(error)
         except OSError as error:
-            self._record_failure(CommandError(f"start of the container failed: {error}", exit_code=125))
-            return
-        started_ns = time.time_ns()
+            self._fail(CommandError(f"the container could not be started: {error}", exit_code=125))
         _ignore_signals()
-        state = self._publish(launched, started_ns)
         self._let_go_of_caller()
-        self.lock.release()
+        self.job.started(launched)
         self._report(f"started {launched.pid} {launched.start_time}")
         self._copy_until_end(launched)
         exit_code = _exit_code(launched.pid)
-        self._record_end(launched, state, exit_code)
+        for source in self.sources:
+            if source.sink is not None:
+                source.sink.close()
+        self.job.ended(launched, exit_code)
         self._report(f"exit {exit_code}")
+        os._exit(0)
+
+    def _fail(self, error: MinidockError) -> NoReturn:
+        from minidock.formats.gojson import encode_json
+
+        self.job.failed(error)
+        words = {
+            "exit_code": error.exit_code,
+            "message": error.message,
+            "hint": error.hint,
+            "kind": type(error).__name__,
+        }
+        self._report("failed " + encode_json(words).decode("utf-8", "replace"))
+        os._exit(0)
+
+    def _close_foreign(self) -> None:
+        """Let go of every descriptor that is not the monitor's, the starter's ends of its pipes among them."""
+        streams = self.streams
+        keep = {0, 1, 2, *self.job.descriptors(), streams.report_write, streams.control_read, streams.stdin_read}
+        keep |= {streams.stdout_fd, streams.stderr_fd, streams.terminal_fd}
+        if streams.keeps_stdin:
+            keep.add(streams.stdin_write)
+        if streams.handover is not None:
+            keep.add(streams.handover.fileno())
+        low = 0
+        for fd in sorted(keep):
+            # An empty range would reach close_range(2) as "up to the last one".
+            if fd > low:
+                os.closerange(low, fd)
+            low = max(low, fd + 1)
+        os.closerange(low, _MAX_FD)
 
     def _launch(self) -> Launched:
-        from minidock.runtime.launch import launch
-
         streams = self.streams
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
-        trace = self.container.root.trace
-        log = LogFile(self.container.log_path)
-        if self.spec.tty:
-            launched = launch(self.spec, stdin_fd=null, stdout_fd=null, stderr_fd=null, trace=trace)
+        if self.job.tty:
+            launched = self.job.launch(null, null, null)
             os.close(null)
-            self._add_source(launched.console_fd, StreamLog("stdout", log.write), streams.stdout_fd)
+            if launched.console_fd is None:
+                raise CommandError("the container's terminal did not come", exit_code=125)
+            self._add_source(launched.console_fd, "stdout", streams.stdout_fd)
             return launched
-        out_read, out_write = os.pipe()
-        error_read, error_write = os.pipe()
+        out_read, out_write = os.pipe2(os.O_CLOEXEC)
+        error_read, error_write = os.pipe2(os.O_CLOEXEC)
         stdin = streams.stdin_read if streams.stdin_read >= 0 else null
-        launched = launch(self.spec, stdin_fd=stdin, stdout_fd=out_write, stderr_fd=error_write, trace=trace)
+        launched = self.job.launch(stdin, out_write, error_write)
         for fd in (null, out_write, error_write, streams.stdin_read):
             if fd >= 0:
                 os.close(fd)
         streams.stdin_read = -1
-        self._add_source(out_read, StreamLog("stdout", log.write), streams.stdout_fd)
-        self._add_source(error_read, StreamLog("stderr", log.write), streams.stderr_fd)
+        self._add_source(out_read, "stdout", streams.stdout_fd)
+        self._add_source(error_read, "stderr", streams.stderr_fd)
         return launched
 
-    def _add_source(self, fd: int | None, log: StreamLog, target: int) -> None:
-        assert fd is not None
+    def _add_source(self, fd: int, name: str, target: int) -> None:
         os.set_blocking(fd, False)
-        sink = _Sink(target) if target >= 0 else None
-        self.sources.append(_Source(fd, log, sink))
-
-    def _publish(self, launched: Launched, started_ns: int) -> ContainerState:
-        """Say that it runs, and make what `wait` reads after an automatic removal."""
-        pid = os.getpid()
-        state = ContainerState(
-            status="running",
-            pid=launched.pid,
-            start_time=launched.start_time,
-            started_ns=started_ns,
-            monitor_pid=pid,
-            monitor_start_time=start_time(pid) or 0,
-            boot_id=boot_id(),
-            auto_remove=self.auto_remove,
-        )
-        if self.auto_remove:
-            path = exit_path(self.container)
-            if os.path.lexists(path):
-                os.unlink(path)
-            write_new(path, b"", 0o600)
-            self.exit_fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        self.container.write_state(state)
-        return state
+        self.sources.append(_Source(fd, self.job.stream_log(name), _Sink(target) if target >= 0 else None))
 
     def _let_go_of_caller(self) -> None:
         """Keep nothing of what the caller had open, so that no pipe of his waits for this container's end."""
@@ -238,6 +263,9 @@ class _Monitor:
             streams.handover = None
         if streams.terminal_fd >= 0:
             streams.terminal_fd = os.dup(streams.terminal_fd)
+        for fd in {streams.stdout_fd, streams.stderr_fd}:
+            if fd > 2:
+                os.close(fd)
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
@@ -276,11 +304,10 @@ class _Monitor:
                 elif fd in by_fd:
                     self._pull(poll, by_fd[fd], by_fd, by_sink)
         for source in self.sources:
-            source.log.finish()
+            if source.log is not None:
+                source.log.finish()
 
-    def _pull(
-        self, poll: select.poll, source: _Source, by_fd: dict[int, _Source], by_sink: dict[int, _Source]
-    ) -> None:
+    def _pull(self, poll: select.poll, source: _Source, by_fd: dict[int, _Source], by_sink: dict[int, _Source]) -> None:
         try:
             data = os.read(source.fd, _CHUNK_BYTES)
         except BlockingIOError:
@@ -292,14 +319,13 @@ class _Monitor:
             poll.unregister(source.fd)
             del by_fd[source.fd]
             return
-        source.log.feed(data, time.time_ns())
+        if source.log is not None:
+            source.log.feed(data, time.time_ns())
         if source.sink is not None:
             source.sink.pending = data
             self._push(poll, source, by_fd, by_sink)
 
-    def _push(
-        self, poll: select.poll, source: _Source, by_fd: dict[int, _Source], by_sink: dict[int, _Source]
-    ) -> None:
+    def _push(self, poll: select.poll, source: _Source, by_fd: dict[int, _Source], by_sink: dict[int, _Source]) -> None:
         """Write to the starter; while it does not take more, nothing more is read from the container."""
         sink = source.sink
         if sink is None:
@@ -343,70 +369,6 @@ class _Monitor:
             streams.stdin_write = -1
         for source in self.sources:
             self._drop_sink(poll, source, by_fd, by_sink)
-
-    def _record_end(self, launched: Launched, state: ContainerState, exit_code: int) -> None:
-        for source in self.sources:
-            if source.sink is not None:
-                source.sink.close()
-        try:
-            launched.cgroup.kill_all()
-            launched.cgroup.remove()
-        except (MinidockError, OSError) as error:
-            state.error = str(error)
-        state.status = "exited"
-        state.pid = 0
-        state.exit_code = exit_code
-        state.finished_ns = time.time_ns()
-        try:
-            if self.exit_fd >= 0:
-                os.write(self.exit_fd, str(exit_code).encode("ascii"))
-            self.container.record_exit(state, durable=not self.auto_remove)
-            if self.auto_remove:
-                remove_stopped(self.container)
-        except (MinidockError, OSError):
-            # The next command that looks at this container finds its process gone and says so.
-            return
-
-    def _record_failure(self, error: MinidockError) -> None:
-        """The command could not be started: keep that with the container, and tell the starter."""
-        from minidock.formats.gojson import encode_json
-
-        exit_code = error.exit_code
-        try:
-            from minidock.runtime.cgroup import Cgroup
-
-            Cgroup.open(self.container.id, self.spec.cgroup_parent).remove()
-        except (MinidockError, OSError) as failure:
-            error.add_note(f"cleaning up: {failure}")
-        state = self.container.state
-        state.exit_code = exit_code
-        state.error = error.message
-        try:
-            self.container.record_exit(state, durable=not self.auto_remove)
-            if self.auto_remove:
-                self.container.root.containers.remove(self.container)
-        except (MinidockError, OSError) as failure:
-            error.add_note(f"cleaning up: {failure}")
-        message = {"exit_code": exit_code, "message": error.message, "hint": error.hint, "kind": type(error).__name__}
-        self._report("failed " + encode_json(message).decode("utf-8", "replace"))
-
-
-def exit_path(container: Container) -> str:
-    """The file that tells a waiting command how a container ended that is removed by then."""
-    from minidock.store.containers import EXIT_FILE
-
-    return f"{container.path}/{EXIT_FILE}"
-
-
-def remove_stopped(container: Container) -> None:
-    """Remove a container after its end, unless someone else does; raises MinidockError."""
-    from minidock.errors import NoSuchContainer
-
-    try:
-        with container.lock():
-            container.root.containers.remove(container)
-    except NoSuchContainer:
-        return
 
 
 def _register(poll: select.poll, fd: int, events: int) -> None:

@@ -40,20 +40,18 @@ if TYPE_CHECKING:
 class _Mounts:
     """What -v, --mount and --tmpfs ask for, as both configuration files need it."""
 
-    __slots__ = ("binds", "mounts", "points", "sources", "tmpfs")
+    __slots__ = ("binds", "mounts", "points", "tmpfs")
 
     def __init__(self, options: CreateOptions) -> None:
         self.binds: list[str] = []
         self.mounts: list[dict[str, Any]] = []
         self.points: dict[str, Any] = {}
         self.tmpfs: dict[str, str] = {}
-        self.sources: list[str] = []
         for text in options.volumes:
             bind = parse_volume(text)
             self._claim(bind.target)
             self.binds.append(text)
             self.points[bind.target] = mount_point_document(bind, from_mount_flag=False)
-            self.sources.append(bind.source)
         for text in options.mounts:
             request = parse_mount(text)
             self._claim(request.target)
@@ -75,12 +73,6 @@ class _Mounts:
     def _claim(self, target: str) -> None:
         if target in self.points or target in self.tmpfs:
             raise UsageError(f"Duplicate mount point: {target}")
-
-    def make_sources(self) -> None:
-        """Make the host directories of -v that do not exist, as docker does."""
-        for source in self.sources:
-            if not os.path.lexists(source):
-                os.makedirs(source, 0o755, exist_ok=True)
 
 
 def create(root: DataRoot, image: str, command: list[str], options: CreateOptions | None = None) -> Container:
@@ -107,7 +99,6 @@ def create(root: DataRoot, image: str, command: list[str], options: CreateOption
         argv = [*(run["Entrypoint"] or []), *(run["Cmd"] or [])]
         if not argv:
             raise UsageError("No command specified")
-        mounts.make_sources()
         config = ContainerConfig(
             container_document(
                 container_id=container_id,

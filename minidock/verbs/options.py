@@ -215,27 +215,6 @@ def merge_env(image_env: list[str], given: list[str]) -> list[str]:
     return given + [entry for entry in image_env if entry.partition("=")[0] not in names]
 
 
-def replace_env(defaults: list[str], overrides: list[str]) -> list[str]:
-    """Overrides replace defaults of the same name in place, a bare name removes it, others are appended.
-
-    Source: moby container/env.go ReplaceOrAppendEnvValues
-    """
-    result: list[str | None] = list(defaults)
-    places = {entry.partition("=")[0]: index for index, entry in enumerate(defaults)}
-    for entry in overrides:
-        name, equals, _ = entry.partition("=")
-        index = places.get(name)
-        if not equals:
-            if index is not None:
-                result[index] = None
-        elif index is not None:
-            result[index] = entry
-        else:
-            places[name] = len(result)
-            result.append(entry)
-    return [entry for entry in result if entry is not None]
-
-
 def check_network(network: str) -> str:
     """The network as docker names it; only none and host exist yet. Raises UsageError."""
     if network not in ("none", "host"):

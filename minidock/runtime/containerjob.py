@@ -1,0 +1,127 @@
+"""What a container's monitor notes: that it runs, how it ended, and, for --rm, that it is gone."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from minidock.errors import CommandError, MinidockError, NoSuchContainer
+from minidock.runtime.logs import LogFile, StreamLog
+from minidock.runtime.monitor import Job
+from minidock.store.containers import EXIT_FILE
+from minidock.store.containerstate import ContainerState
+from minidock.store.transaction import boot_id, start_time, write_new
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minidock.runtime.launch import Launched
+    from minidock.runtime.spec import ContainerSpec
+    from minidock.store.containers import Container, ContainerLock
+
+
+class ContainerJob(Job):
+    """A container's first process.
+
+    Shape: the lock is held when the job begins, and given up once the container is recorded as running
+    """
+
+    __slots__ = ("auto_remove", "container", "exit_fd", "lock", "log", "spec", "state")
+
+    def __init__(self, container: Container, lock: ContainerLock, spec: ContainerSpec) -> None:
+        super().__init__(spec.tty)
+        self.container = container
+        self.lock = lock
+        self.spec = spec
+        self.auto_remove = container.state.auto_remove
+        self.state = container.state
+        self.exit_fd = -1
+        self.log: LogFile | None = None
+
+    def descriptors(self) -> list[int]:
+        """The data root and the lock."""
+        return [self.container.root.fd, self.lock.fd]
+
+    def launch(self, stdin_fd: int, stdout_fd: int, stderr_fd: int) -> Launched:
+        """Launch, with the data root held against dockerd for the container's life."""
+        from minidock.runtime.launch import launch
+
+        root = self.container.root
+        root.hold_against_engine()
+        self.log = LogFile(self.container.log_path)
+        return launch(self.spec, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, trace=root.trace)
+
+    def stream_log(self, name: str) -> StreamLog | None:
+        """The json-file log."""
+        return None if self.log is None else StreamLog(name, self.log.write)
+
+    def started(self, launched: Launched) -> None:
+        """Publish the running state, and let others work on the container."""
+        pid = os.getpid()
+        self.state = ContainerState(
+            status="running",
+            pid=launched.pid,
+            start_time=launched.start_time,
+            started_ns=time.time_ns(),
+            monitor_pid=pid,
+            monitor_start_time=start_time(pid) or 0,
+            boot_id=boot_id(),
+            auto_remove=self.auto_remove,
+        )
+        if self.auto_remove:
+            self._make_exit_file()
+        self.container.write_state(self.state)
+        self.lock.release()
+
+    def _make_exit_file(self) -> None:
+        path = exit_path(self.container)
+        if os.path.lexists(path):
+            os.unlink(path)
+        write_new(path, b"", 0o600)
+        self.exit_fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+
+    def failed(self, error: MinidockError) -> None:
+        """Keep the reason with the container, which stays as created, or goes with --rm."""
+        state = self.container.state
+        state.exit_code = error.exit_code if isinstance(error, CommandError) else 128
+        state.error = error.message
+        try:
+            if self.auto_remove:
+                self.container.root.containers.remove(self.container)
+            else:
+                self.container.record_exit(state)
+        except (MinidockError, OSError) as failure:
+            error.add_note(f"cleaning up: {failure}")
+
+    def ended(self, launched: Launched, exit_code: int) -> None:
+        """Record the end, give the groups back, and with --rm remove the container."""
+        state = self.state
+        try:
+            launched.cgroup.kill_all()
+            launched.cgroup.remove()
+        except (MinidockError, OSError) as error:
+            state.error = str(error)
+        state.status, state.pid, state.exit_code = "exited", 0, exit_code
+        state.finished_ns = time.time_ns()
+        try:
+            if self.auto_remove:
+                os.write(self.exit_fd, str(exit_code).encode("ascii"))
+                remove_stopped(self.container)
+            else:
+                self.container.record_exit(state)
+        except (MinidockError, OSError):
+            # The next command that looks at this container finds its process gone and says so.
+            return
+
+
+def exit_path(container: Container) -> str:
+    """The file that tells a waiting command how a container ended that is removed by then."""
+    return f"{container.path}/{EXIT_FILE}"
+
+
+def remove_stopped(container: Container) -> None:
+    """Remove a container after its end, unless someone else has; raises MinidockError."""
+    try:
+        with container.lock():
+            container.root.containers.remove(container)
+    except NoSuchContainer:
+        return

@@ -1,0 +1,140 @@
+"""The starter's part of one process: the pipes, the fork of the monitor, and waiting while attached."""
+
+from __future__ import annotations
+
+import os
+
+from minidock.runtime.attach import Attachment, Reports, Signals, open_process, receive_descriptor
+from minidock.runtime.monitor import Job, Streams, fork_monitor
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+class Session:
+    """Starts a job under a monitor, and stays with it when attached.
+
+    Shape: opens_stdin: the process gets an input; interactive: the caller's input is copied there;
+           after_fork: called once the monitor exists, to let go of what is now the monitor's
+    """
+
+    __slots__ = ("after_fork", "attach", "interactive", "job", "opens_stdin", "stderr_fd", "stdin_fd", "stdout_fd")
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        attach: bool,
+        interactive: bool,
+        opens_stdin: bool,
+        stdin_fd: int = 0,
+        stdout_fd: int = 1,
+        stderr_fd: int = 2,
+        after_fork: Callable[[], None] | None = None,
+    ) -> None:
+        self.job = job
+        self.attach = attach
+        self.interactive = interactive and attach and opens_stdin
+        self.opens_stdin = opens_stdin
+        self.stdin_fd = stdin_fd
+        self.stdout_fd = stdout_fd
+        self.stderr_fd = stderr_fd
+        self.after_fork = after_fork
+
+    def run(self) -> int | None:
+        """Start the process, and wait for it when attached.
+
+        Returns: its exit code; None when detached, from the beginning or by ctrl-p ctrl-q
+        Raises:  what kept it from starting; BrokenPipeError when the caller's output is closed
+        """
+        report_read, report_write = os.pipe2(os.O_CLOEXEC)
+        control_read, control_write = os.pipe2(os.O_CLOEXEC)
+        streams = Streams(report_write=report_write, control_read=control_read)
+        reports = Reports(report_read)
+        try:
+            if not self.attach:
+                self._run_detached(streams, reports)
+                return None
+            with Signals() as signals:
+                return self._run_attached(streams, reports, signals, control_write)
+        finally:
+            os.close(control_write)
+            os.close(report_read)
+
+    def _run_detached(self, streams: Streams, reports: Reports) -> None:
+        if self.opens_stdin and not self.job.tty:
+            # An input that stays open without ever giving a byte, as docker keeps it for a later attach.
+            streams.stdin_read, streams.stdin_write = os.pipe2(os.O_CLOEXEC)
+            streams.keeps_stdin = True
+        self._fork(streams)
+        if streams.stdin_write >= 0:
+            os.close(streams.stdin_write)
+        reports.started()
+
+    def _run_attached(self, streams: Streams, reports: Reports, signals: Signals, control_write: int) -> int | None:
+        streams.stdout_fd, streams.stderr_fd = self.stdout_fd, self.stderr_fd
+        input_fd = -1
+        handover = self._prepare_terminal(streams) if self.job.tty else None
+        if self.opens_stdin and not self.job.tty:
+            streams.stdin_read, input_fd = os.pipe2(os.O_CLOEXEC)
+        self._fork(streams)
+        if input_fd >= 0 and not self.interactive:
+            os.close(input_fd)
+            input_fd = -1
+        pid, ticks = reports.started()
+        attachment = Attachment(
+            reports,
+            signals,
+            control_fd=control_write,
+            pidfd=open_process(pid, ticks),
+            stdin_fd=self.stdin_fd if self.interactive else -1,
+            input_fd=input_fd,
+        )
+        try:
+            if handover is not None:
+                return self._run_terminal(attachment, handover, streams)
+            return attachment.run()
+        finally:
+            attachment.close()
+
+    def _fork(self, streams: Streams) -> None:
+        fork_monitor(self.job, streams)
+        # What only the monitor needs is closed here, so that its death is seen as the end of the pipe.
+        os.close(streams.report_write)
+        os.close(streams.control_read)
+        if streams.stdin_read >= 0:
+            os.close(streams.stdin_read)
+        if streams.handover is not None:
+            streams.handover.close()
+        if self.after_fork is not None:
+            self.after_fork()
+
+    def _prepare_terminal(self, streams: Streams) -> Any:
+        import _socket
+
+        from minidock.runtime.tty import get_attributes, is_terminal
+
+        mine, streams.handover = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        if self.interactive and is_terminal(self.stdin_fd):
+            streams.terminal_fd = self.stdin_fd
+            streams.terminal_attributes = get_attributes(self.stdin_fd)
+        return mine
+
+    def _run_terminal(self, attachment: Attachment, handover: Any, streams: Streams) -> int | None:
+        from minidock.runtime.tty import DetachKeys, is_terminal, make_raw, restore
+
+        console_fd = receive_descriptor(handover)
+        handover.close()
+        size_fd = self.stdout_fd if is_terminal(self.stdout_fd) else self.stdin_fd
+        attributes = streams.terminal_attributes
+        try:
+            if attributes is not None:
+                make_raw(self.stdin_fd, attributes)
+            attachment.use_console(console_fd, size_fd, DetachKeys() if attributes is not None else None)
+            return attachment.run()
+        finally:
+            if attributes is not None:
+                restore(self.stdin_fd, attributes)
+            os.close(console_fd)

@@ -1,0 +1,77 @@
+"""Before a container is touched: its last monitor has finished, or what a killed one left is cleaned up."""
+
+from __future__ import annotations
+
+import os
+
+from minidock.runtime.attach import open_process, wait_process
+from minidock.store.containers import ContainerLock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minidock.store.containers import Container
+
+
+class SettledLock(ContainerLock):
+    """A container's lock, entered when its state is true: it runs, or nothing of it is left in the kernel.
+
+    A monitor that removes its container needs the lock itself, so it is waited for without holding it.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, container: Container) -> None:
+        super().__init__(container, wait=True)
+
+    def __enter__(self) -> ContainerLock:
+        while True:
+            wait_for_monitor(self.container)
+            super().__enter__()
+            try:
+                if not self.container.state.pid or self.container.is_running():
+                    return self
+                if not self.container.state.is_monitor_alive():
+                    clean_up_after_kill(self.container)
+                    return self
+            except BaseException:
+                self.release()
+                raise
+            self.release()
+
+
+def wait_for_monitor(container: Container) -> None:
+    """When the container's process has ended, wait until its monitor has recorded that.
+
+    Raises: NoSuchContainer when the monitor removed it
+    """
+    state = container.state
+    if state.pid and not state.is_process_alive() and state.is_monitor_alive():
+        pidfd = open_process(state.monitor_pid, state.monitor_start_time)
+        if pidfd >= 0:
+            wait_process(pidfd)
+            os.close(pidfd)
+        container.reload()
+
+
+def clean_up_after_kill(container: Container) -> None:
+    """The monitor was killed, or the machine went down: remove what they left and record the end.
+
+    Shape: the caller holds the container's lock
+    """
+    from minidock.runtime.cgroup import Cgroup
+
+    state = container.state
+    group = Cgroup.open(container.id, container.config.host_text("CgroupParent"))
+    group.kill_all()
+    group.remove()
+    exit_code = state.shown_exit_code()
+    state.status, state.pid, state.exit_code = "exited", 0, exit_code
+    state.finished_ns = state.finished_ns or _last_sign_of_life(container)
+    container.record_exit(state)
+
+
+def _last_sign_of_life(container: Container) -> int:
+    try:
+        return os.stat(container.log_path).st_mtime_ns
+    except OSError:
+        return container.state.started_ns

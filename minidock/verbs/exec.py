@@ -1,0 +1,95 @@
+"""docker exec: one more process in a running container."""
+
+from __future__ import annotations
+
+import os
+
+from minidock.errors import ContainerNotRunning, UsageError
+from minidock.runtime.attach import open_process
+from minidock.runtime.monitor import Job
+from minidock.runtime.prepare import exec_spec
+from minidock.runtime.session import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from minidock.runtime.launch import Launched
+    from minidock.runtime.spec import ExecSpec
+    from minidock.store.root import DataRoot
+
+
+class _ExecJob(Job):
+    """The new process; nothing of it is recorded."""
+
+    __slots__ = ("pid", "pidfd", "root", "spec")
+
+    def __init__(self, root: DataRoot, pid: int, pidfd: int, spec: ExecSpec) -> None:
+        super().__init__(spec.tty)
+        self.root = root
+        self.pid = pid
+        self.pidfd = pidfd
+        self.spec = spec
+
+    def descriptors(self) -> list[int]:
+        """The container's first process."""
+        return [self.pidfd]
+
+    def launch(self, stdin_fd: int, stdout_fd: int, stderr_fd: int) -> Launched:
+        """Join the container."""
+        from minidock.runtime.join import exec_process
+
+        return exec_process(
+            self.pid,
+            self.pidfd,
+            self.spec,
+            stdin_fd=stdin_fd,
+            stdout_fd=stdout_fd,
+            stderr_fd=stderr_fd,
+            trace=self.root.trace,
+        )
+
+
+def exec_(
+    root: DataRoot,
+    container: str,
+    command: Sequence[str],
+    *,
+    env: Sequence[str] = (),
+    workdir: str = "",
+    user: str = "",
+    privileged: bool = False,
+    tty: bool = False,
+    interactive: bool = False,
+    detach: bool = False,
+    stdin_fd: int = 0,
+    stdout_fd: int = 1,
+    stderr_fd: int = 2,
+) -> int:
+    """Run a command in a running container, with its output on these descriptors.
+
+    Returns: its exit code, 0 when detached
+    Raises:  NoSuchContainer, ContainerNotRunning; CommandError 126 or 127 when the command cannot be run
+    """
+    if tty and interactive and not detach and not os.isatty(stdin_fd):
+        raise UsageError("the input device is not a TTY")
+    if workdir and not workdir.startswith("/"):
+        raise UsageError(f"the working directory '{workdir}' is invalid, it needs to be an absolute path")
+    found = root.containers.get(container)
+    pidfd = open_process(found.state.pid, found.state.start_time) if found.is_running() else -1
+    if pidfd < 0:
+        raise ContainerNotRunning(f"Container {found.id} is not running")
+    try:
+        spec = exec_spec(found, command, env=env, workdir=workdir, user=user, privileged=privileged, tty=tty)
+        session = Session(
+            _ExecJob(root, found.state.pid, pidfd, spec),
+            attach=not detach,
+            interactive=interactive,
+            opens_stdin=interactive,
+            stdin_fd=stdin_fd,
+            stdout_fd=stdout_fd,
+            stderr_fd=stderr_fd,
+        )
+        return session.run() or 0
+    finally:
+        os.close(pidfd)

@@ -1,0 +1,43 @@
+"""docker rm: remove a container with everything it wrote."""
+
+from __future__ import annotations
+
+from minidock.errors import ContainerRunning, NoSuchContainer
+from minidock.runtime.settle import SettledLock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minidock.store.containers import Container
+    from minidock.store.root import DataRoot
+
+
+def rm(root: DataRoot, container: str, *, force: bool = False, volumes: bool = False, link: bool = False) -> None:
+    """Remove a container.
+
+    Shape:   force kills a running one first; volumes and link are docker's and have nothing to remove yet
+    Raises:  NoSuchContainer; ContainerRunning; Conflict when something is mounted below its directories
+    """
+    found = root.containers.get(container)
+    if force:
+        from minidock.verbs.stop import end_container
+
+        try:
+            end_container(found)
+        except NoSuchContainer:
+            # It was a --rm container, and its monitor was quicker.
+            return
+    with SettledLock(found):
+        if found.is_running():
+            raise ContainerRunning(
+                f"You cannot remove a running container {found.id}. Stop the container before attempting removal or "
+                "force remove"
+            )
+        _remove_groups(found)
+        root.containers.remove(found)
+
+
+def _remove_groups(container: Container) -> None:
+    """Control groups that a launch cut short may have left."""
+    from minidock.runtime.cgroup import Cgroup
+
+    Cgroup.open(container.id, container.config.host_text("CgroupParent")).remove()

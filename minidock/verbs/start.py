@@ -1,0 +1,72 @@
+"""docker start: run a container that exists."""
+
+from __future__ import annotations
+
+import os
+
+from minidock.runtime.containerjob import ContainerJob
+from minidock.runtime.prepare import container_spec, write_etc_files
+from minidock.runtime.session import Session
+from minidock.runtime.settle import SettledLock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minidock.store.containers import Container
+    from minidock.store.root import DataRoot
+
+
+def start(
+    root: DataRoot,
+    container: str,
+    *,
+    attach: bool = False,
+    interactive: bool = False,
+    stdin_fd: int = 0,
+    stdout_fd: int = 1,
+    stderr_fd: int = 2,
+) -> int | None:
+    """Start a container; one that runs already is left alone.
+
+    Shape:   attach waits for its end with its output on these descriptors; interactive gives it the input too
+    Returns: the exit code when attached (None after ctrl-p ctrl-q), else None
+    Raises:  NoSuchContainer; CommandError 126 or 127 when the command cannot be run
+    """
+    found = root.containers.get(container)
+    if found.is_running():
+        return _follow(root, found, stdout_fd, stderr_fd) if attach else None
+    return start_container(
+        found, attach=attach, interactive=interactive, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd
+    )
+
+
+def start_container(
+    container: Container, *, attach: bool, interactive: bool, stdin_fd: int, stdout_fd: int, stderr_fd: int
+) -> int | None:
+    """Start this container; see start. One that another command has started meanwhile is left alone."""
+    with SettledLock(container) as lock:
+        if container.is_running():
+            return None
+        spec = container_spec(container)
+        write_etc_files(container, network=spec.network, hostname=spec.hostname)
+        session = Session(
+            ContainerJob(container, lock, spec),
+            attach=attach,
+            interactive=interactive,
+            opens_stdin=container.config.opens_stdin,
+            stdin_fd=stdin_fd,
+            stdout_fd=stdout_fd,
+            stderr_fd=stderr_fd,
+            after_fork=lock.release,
+        )
+        return session.run()
+
+
+def _follow(root: DataRoot, container: Container, stdout_fd: int, stderr_fd: int) -> int:
+    """Attach to the output of a container that runs already, from now on."""
+    from minidock.verbs.logs import logs
+    from minidock.verbs.wait import Ending
+
+    ending = Ending(container)
+    for stream, _, data in logs(root, container.id, follow=True, tail=0):
+        os.write(stderr_fd if stream == "stderr" else stdout_fd, data)
+    return ending.wait()

@@ -1,0 +1,79 @@
+"""docker stop: ask the first process to end, and kill it when it does not."""
+
+from __future__ import annotations
+
+import os
+
+from minidock.errors import NoSuchContainer
+from minidock.runtime.attach import open_process, wait_process
+from minidock.runtime.settle import SettledLock
+from minidock.runtime.signals import SIGNALS, parse_signal
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minidock.store.containers import Container
+    from minidock.store.root import DataRoot
+
+DEFAULT_TIMEOUT_S = 10
+
+
+def stop(root: DataRoot, container: str, *, timeout_s: int | None = None, signal: str | None = None) -> None:
+    """Stop a container; one that does not run is left alone.
+
+    Shape:   signal: instead of the image's StopSignal; timeout_s: before SIGKILL, negative for no limit
+    Raises:  NoSuchContainer, UsageError for an unknown signal
+    """
+    found = root.containers.get(container)
+    config = found.light_config
+    number = parse_signal(signal or config.stop_signal or "TERM")
+    if timeout_s is None:
+        given = config.run.get("StopTimeout")
+        timeout_s = given if isinstance(given, int) else DEFAULT_TIMEOUT_S
+    pidfd = open_process(found.state.pid, found.state.start_time) if found.is_running() else -1
+    if pidfd >= 0:
+        try:
+            send_signal(found, pidfd, number)
+            if not wait_process(pidfd, None if timeout_s < 0 else timeout_s):
+                send_signal(found, pidfd, SIGNALS["KILL"])
+                wait_process(pidfd)
+        finally:
+            os.close(pidfd)
+    settle(found)
+
+
+def end_container(container: Container) -> None:
+    """Kill a container's processes if it runs, and wait until its end is recorded; raises NoSuchContainer."""
+    if container.is_running():
+        pidfd = open_process(container.state.pid, container.state.start_time)
+        if pidfd >= 0:
+            try:
+                send_signal(container, pidfd, SIGNALS["KILL"])
+                wait_process(pidfd)
+            finally:
+                os.close(pidfd)
+        wait_for_record(container)
+
+
+def send_signal(container: Container, pidfd: int, number: int) -> None:
+    """Send a signal to the first process, which this descriptor names for good; one that has ended is fine."""
+    import _signal  # type: ignore[import-not-found]
+
+    container.root.tell("signal", f"kill -{number} {container.state.pid}")
+    try:
+        _signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return
+
+
+def wait_for_record(container: Container) -> None:
+    """The first process has ended: wait until the monitor has done its work; raises NoSuchContainer."""
+    with SettledLock(container):
+        return
+
+
+def settle(container: Container) -> None:
+    """Wait until the end is recorded; a --rm container is gone then, which is fine."""
+    try:
+        wait_for_record(container)
+    except NoSuchContainer:
+        return
