@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from minidock.constants import DRIVER
-from minidock.errors import FormatError, NoSuchContainer, NoSuchImage, NotFound, UsageError
+from minidock.errors import InvalidReference, MinidockError, NoSuchContainer, NoSuchImage, NotFound, UsageError
 from minidock.formats.gojson import format_time, parse_time
 from minidock.formats.imageconfig import order_run_config
 from minidock.store import overlay2
@@ -33,11 +33,11 @@ def inspect(
     if type not in (None, "container", "image"):
         raise UsageError(f'"{type}" is not a valid value for --type')
     found = [] if found is None else found
-    failures: list[NotFound] = []
+    failures: list[MinidockError] = []
     for name in names:
         try:
             found.append(_inspect_one(root, name, type))
-        except NotFound as error:
+        except (NotFound, InvalidReference) as error:
             failures.append(error)
     if failures:
         for further in failures[1:]:
@@ -59,10 +59,10 @@ def _inspect_one(root: DataRoot, name: str, type: str | None) -> dict[str, Any]:
         raise NoSuchContainer(f"No such container: {name}")
     try:
         return inspect_image(root, name)
-    except (NoSuchImage, FormatError):
+    except NoSuchImage as error:
         if type == "image":
-            raise
-        raise NotFound(f"No such object: {name}") from None
+            raise NoSuchImage(f"No such image: {name}", hint=error.hint) from None
+        raise NotFound(f"No such object: {name}", hint=error.hint) from None
 
 
 def inspect_image(root: DataRoot, name: str) -> dict[str, Any]:
