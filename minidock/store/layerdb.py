@@ -53,7 +53,7 @@ class StagedLayer:
     def __init__(self, stage: Stage) -> None:
         self.cache_id = CacheID(random_hex64())
         self.link_id = LinkID.random()
-        self.path = stage.new_path("layer")
+        self.path = stage.new_path("tree")
         self.record_path = stage.new_path("record")
         overlay2.prepare_directory(self.path, self.link_id)
         make_directory(self.record_path, 0o700)

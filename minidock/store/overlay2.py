@@ -197,7 +197,7 @@ def create_rw(root: DataRoot, stage: Stage, container_id: ContainerID, chain_id:
         stage.mark("container", f"{container_id}.{mount_id}")
         lowers = image_lowers
         for cache_id in (init_id, mount_id):
-            path = stage.new_path("layer")
+            path = stage.new_path("tree")
             link_id = LinkID.random()
             prepare_directory(path, link_id)
             add_lowers(path, lowers)
