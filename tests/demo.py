@@ -178,8 +178,9 @@ class Demo:
             lower = ":".join(f"l/{name}" for name in reversed(links))
             check("lower", lower and self.read("overlay2", cache_id, "lower"), lower)
             print(f"  layer {number}  diff_id    {diff_id}  (sha256 of the layer's tar)")
-            made = f'sha256("{parent} {diff_id}")' if parent else "the bottom layer's is its diff_id"
-            print(f"           chain_id   {chain_id}  = {made}")
+            made = f'the sha256 of "{parent} {diff_id}"' if parent else "the bottom layer's is its diff_id"
+            print(f"           chain_id   {chain_id}")
+            print(f"                      = {made}")
             print(f"           cache_id   overlay2/{cache_id}/diff")
             print(f"           link       overlay2/l/{link} -> ../{cache_id}/diff")
             links.append(link)
