@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minidock.cli.output import write_error
-from minidock.errors import MinidockError
+from minidock.errors import MinidockError, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,9 +17,10 @@ def report(error: BaseException) -> None:
         write_error(f"minidock: {note}")
 
 
-def for_each(names: Iterable[str], action: Callable[[str], None]) -> int:
+def for_each(names: Iterable[str], action: Callable[[str], None], *, absent_is_fine: bool = False) -> int:
     """Do something to each of several things; as in docker, one that fails does not stop the others.
 
+    Shape:   absent_is_fine: a thing that is not there is told but is no failure, as docker's --force has it
     Returns: the exit status, 1 if any failed
     """
     status = 0
@@ -28,5 +29,6 @@ def for_each(names: Iterable[str], action: Callable[[str], None]) -> int:
             action(name)
         except MinidockError as error:
             report(error)
-            status = 1
+            if not (absent_is_fine and isinstance(error, NotFound)):
+                status = 1
     return status

@@ -68,11 +68,11 @@ def to_json(value: object) -> str:
 
 def _index(value: Any, *keys: Any) -> object:
     for key in keys:
-        if value is None or value is MISSING:
+        if isinstance(value, dict) or (value is None and isinstance(key, str)):
+            # A missing key gives the zero value, which in the maps of docker's records is an empty string.
+            value = value.get(key, "") if value else ""
+        elif value is None or value is MISSING:
             raise ValueError("index of nil pointer")
-        if isinstance(value, dict):
-            # A map's missing key gives the zero value, for the maps of docker's records an empty string.
-            value = value.get(key, "")
         elif isinstance(key, int) and not isinstance(key, bool):
             if not 0 <= key < len(value):
                 raise IndexError(f"index out of range: {key}")

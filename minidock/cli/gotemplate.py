@@ -29,8 +29,12 @@ class Fields(dict[str, object]):
     __slots__ = ()
 
 
-def _bad(reason: str) -> UsageError:
-    return UsageError(f"template parsing error: template: :1: {reason}")
+class TemplateSyntax(UsageError):
+    """A template that cannot be parsed."""
+
+
+def _bad(reason: str) -> TemplateSyntax:
+    return TemplateSyntax(f"template parsing error: template: :1: {reason}")
 
 
 def _split(text: str) -> list[tuple[bool, str]]:

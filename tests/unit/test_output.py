@@ -220,6 +220,17 @@ def test_no_progress_into_a_pipe() -> None:
     os.close(write_end)
 
 
+def drained(master: int) -> str:
+    """All that was written to a terminal whose other end is closed."""
+    data = b""
+    while True:
+        try:
+            data += os.read(master, 10000)
+        except OSError:
+            os.close(master)
+            return data.decode()
+
+
 def test_progress_redraws_its_lines() -> None:
     master, slave = pty.openpty()
     show = progress.progress_for(slave)
@@ -228,9 +239,8 @@ def test_progress_redraws_its_lines() -> None:
     show("sha256:" + "a" * 64, "Waiting", 0, 0)
     show("sha256:" + "b" * 64, "Extracting", 500, 1000)
     show("sha256:" + "a" * 64, "Pull complete", 10, 10)
-    drawn = os.read(master, 10000).decode().split("\x1b")
-    os.close(master)
     os.close(slave)
+    drawn = drained(master).split("\x1b")
     assert drawn[0].splitlines() == [
         "aaaaaaaaaaaa: Waiting",
         "bbbbbbbbbbbb: Extracting [=========================>                         ]  500B/1kB",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minidock.cli.failures import report
 from minidock.cli.output import write_error
 from minidock.cli.report import write_documents
 from minidock.cli.session import open_root
@@ -14,11 +15,23 @@ if TYPE_CHECKING:
     from minidock.store.root import DataRoot
 
 
+# docker's client ends so for inspect alone.
+_BAD_TEMPLATE_STATUS = 64
+
+
 def handle(options: dict[str, Any]) -> int:
     """Show what is recorded of images and containers; what is not found is told after the rest."""
     kind = options["type"] or ""
     if kind not in ("", "image", "container"):
         raise UsageError(f'"{kind}" is not a valid value for --type', hint="image or container")
+    if options["format"] not in (None, "json"):
+        from minidock.cli.gotemplate import Template, TemplateSyntax
+
+        try:
+            Template(options["format"])
+        except TemplateSyntax as error:
+            report(error)
+            return _BAD_TEMPLATE_STATUS
     found: list[Any] = []
     absent: list[str] = []
     with open_root(options, write=False) as root:

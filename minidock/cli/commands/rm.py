@@ -21,4 +21,4 @@ def handle(options: dict[str, Any]) -> int:
             rm(root, name, force=options["force"], volumes=options["volumes"])
             write_line(name)
 
-        return for_each(options["containers"], remove)
+        return for_each(options["containers"], remove, absent_is_fine=options["force"])

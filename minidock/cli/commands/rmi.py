@@ -21,4 +21,4 @@ def handle(options: dict[str, Any]) -> int:
             for what, text in rmi(root, [name], force=options["force"], no_prune=options["no_prune"]):
                 write_line(f"{what}: {text}")
 
-        return for_each(options["images"], remove)
+        return for_each(options["images"], remove, absent_is_fine=options["force"])
