@@ -91,7 +91,7 @@ class _Filler:
     def make(self, parent: int, where: str, name: str, kind: str, seen: str) -> None:
         """Make one entry, unless the image has a directory at its place.
 
-        Shape: seen: what the merged view shows there; a new directory that hides or joins a merged one is opaque
+        Shape: seen: what the merged view shows there
         """
         if seen == "directory":
             return
@@ -102,15 +102,18 @@ class _Filler:
                 self.warnings.append(
                     f"the image has a {seen} at /{where}{name}; the container gets an empty directory, as docker's"
                 )
-            self.opaque_directory(parent, name)
+            self.directory(parent, name, opaque=seen != "absent")
         elif kind == "link":
             os.symlink("/proc/mounts", name, dir_fd=parent)
         else:
             handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755, dir_fd=parent)
             os.close(handle)
 
-    def opaque_directory(self, parent: int, name: str) -> None:
+    def directory(self, parent: int, name: str, *, opaque: bool) -> None:
+        """Make a directory; over something that was removed the kernel makes it opaque."""
         os.mkdir(name, 0o755, dir_fd=parent)
+        if not opaque:
+            return
         handle = os.open(name, _OPEN_DIRECTORY, dir_fd=parent)
         try:
             os.setxattr(handle, _OPAQUE, b"y")
@@ -128,7 +131,7 @@ class _Filler:
                         f"the image has a {merged.kind} at /{name}; the container gets an empty directory there, "
                         "as docker's, and does not see what it pointed to"
                     )
-                self.opaque_directory(top, name)
+                self.directory(top, name, opaque=merged.kind != "absent")
                 parent = os.open(name, _OPEN_DIRECTORY, dir_fd=top)
             for entry, kind in entries:
                 found = _Merged(merged.directories, entry)

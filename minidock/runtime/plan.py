@@ -148,8 +148,7 @@ def _user_mounts(spec: ContainerSpec) -> list[BindMount | TmpfsMount]:
         raise UsageError("invalid mount: destination can't be '/'")
     for target, source in spec.etc_files.items():
         if target not in asked:
-            # docker keeps them writable, also below --read-only
-            mounts.append(BindMount(source, target))
+            mounts.append(BindMount(source, target, spec.read_only))
     return sorted(mounts, key=lambda each: _clean(each.target).count("/"))
 
 

@@ -466,10 +466,11 @@ class MountTmpfs(Operation):
         return describe_mount(b"tmpfs", self.target, b"tmpfs", self.flags, self.data or None)
 
     def execute(self, setup: Setup) -> None:
-        data = self.data
+        mode = -1
         try:
             handle = open_in_root(setup.root_fd, self.target, _PATH_DIRECTORY)
-            data = b"mode=%04o" % (os.fstat(handle).st_mode & 0o7777) + (b"," + data if data else b"")
+            if b"mode=" not in self.data:
+                mode = os.fstat(handle).st_mode & 0o7777
         except SyscallError as error:
             if error.errno != errno.ENOENT:
                 raise
@@ -478,7 +479,11 @@ class MountTmpfs(Operation):
             raise UsageError(f'cannot mount a tmpfs at "{os.fsdecode(self.target)}": it is inside /proc')
         os.fchdir(handle)
         os.close(handle)
-        mount(b"tmpfs", b".", b"tmpfs", self.flags, data or None)
+        mount(b"tmpfs", b".", b"tmpfs", self.flags, self.data or None)
+        if mode >= 0:
+            handle = open_in_root(setup.root_fd, self.target, _PATH_DIRECTORY)
+            os.chmod(b"/proc/self/fd/%d" % handle, mode)
+            os.close(handle)
 
 
 class ReadOnlyPath(Operation):
