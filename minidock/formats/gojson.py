@@ -13,6 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SPACE = " \t\n\r"
 
 
@@ -39,7 +40,8 @@ def _loads(text: str) -> Any:
         return json.loads(text, parse_constant=_ScanContext.parse_constant)
     start = len(text) - len(text.lstrip(_SPACE))
     try:
-        value, end = make_scanner(_ScanContext)(text, start)
+        # typeshed wants a scanner here; the C code reads the attributes of any object.
+        value, end = make_scanner(_ScanContext)(text, start)  # type: ignore[arg-type]
     except SystemError:
         # The scanner looks for json.decoder's error class and, not finding it loaded, gives up so; ask it again.
         import json
@@ -59,7 +61,7 @@ def parse_json_any(data: bytes, *, what: str, limit_bytes: int) -> Any:
     if len(data) > limit_bytes:
         raise FormatError(f"{what}: {len(data)} bytes of JSON, more than the limit of {limit_bytes}")
     try:
-        return _loads(data.decode("utf-8-sig"))
+        return _loads(data.removeprefix(_BYTE_ORDER_MARK).decode("utf-8"))
     except RecursionError:
         raise FormatError(f"{what}: JSON is nested too deeply") from None
     except StopIteration as stop:
