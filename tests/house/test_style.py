@@ -12,11 +12,9 @@ from pathlib import Path
 from tests.house import source
 
 LINE_LIMIT = 450
-FUNCTION_LIMIT = 90
+FUNCTION_LIMIT = 100
 FORBIDDEN_ROOMS = ("utils", "util", "helpers", "helper", "manager", "misc", "common")
-OTHER_TOOLS = re.compile(
-    r"\b(" + "|".join(("nerd" + "ctl", "uto" + "cker", "bo" + "cker", "l" + "xd")) + r")\b", re.IGNORECASE
-)
+OTHER_TOOLS = re.compile(r"\b(" + "|".join(("nerd" + "ctl", "uto" + "cker", "bo" + "cker")) + r")\b", re.IGNORECASE)
 UNFINISHED = re.compile(r"\b(" + "|".join(("TO" + "DO", "FIX" + "ME")) + r")\b")
 
 
@@ -196,6 +194,7 @@ def test_broad_excepts_raise_again_or_say_why() -> None:
             if isinstance(node, ast.ExceptHandler):
                 caught = "" if node.type is None else ast.unparse(node.type)
                 raises_again = any(isinstance(part, ast.Raise) and part.exc is None for part in ast.walk(node))
+                raises_again |= any(ast.unparse(part).startswith("os._exit(") for part in ast.walk(node))
                 says_why = re.search(r"# noqa: BLE001\W+\w.{10,}", lines[node.lineno - 1])
                 if caught in ("", "Exception", "BaseException") and not raises_again and not says_why:
                     found.append(f"{source.place(path, node)} except {caught}")
