@@ -70,37 +70,24 @@ class TarSplitWriter:
 
     def segment(self, data: Any) -> None:
         """Add raw bytes of the tar; long ones become several segments, which readers join again."""
-        if len(data) <= _SEGMENT_BYTES:
-            if len(data):
-                self._segment(data)
-            return
         for start in range(0, len(data), _SEGMENT_BYTES):
-            self._segment(data[start : start + _SEGMENT_BYTES])
-            self._flush()
-
-    def _segment(self, data: Any) -> None:
-        payload = b2a_base64(data, newline=False)
-        self._lines.append(b'{"type":2,"payload":"%b","position":%d}\n' % (payload, self._position))
-        self._position += 1
+            payload = b2a_base64(data[start : start + _SEGMENT_BYTES], newline=False)
+            self._lines.append(b'{"type":2,"payload":"%b","position":%d}\n' % (payload, self._position))
+            self._position += 1
+            if start:
+                self._flush()
 
     def file(self, name: bytes, size_bytes: int, crc: int) -> None:
         """Add a member: its name as in the tar, and size and CRC-64 of its data (0 and 0 if it has none)."""
-        if not name.translate(None, _PLAIN):
-            word = b'"name":"%b"' % name
-        else:
-            word = _encode_name(name)
+        word = _encode_name(name) if name.translate(None, _PLAIN) else b'"name":"%b"' % name
         if size_bytes:
             checksum = b2a_base64(crc.to_bytes(8, "big"), newline=False)
-            line = b'{"type":1,%b,"size":%d,"payload":"%b","position":%d}\n' % (
-                word,
-                size_bytes,
-                checksum,
-                self._position,
+            self._lines.append(
+                b'{"type":1,%b,"size":%d,"payload":"%b","position":%d}\n' % (word, size_bytes, checksum, self._position)
             )
         else:
-            line = b'{"type":1,%b,"payload":null,"position":%d}\n' % (word, self._position)
+            self._lines.append(b'{"type":1,%b,"payload":null,"position":%d}\n' % (word, self._position))
         self._position += 1
-        self._lines.append(line)
         if len(self._lines) >= _FLUSH_LINES:
             self._flush()
 

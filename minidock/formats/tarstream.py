@@ -50,8 +50,10 @@ _GNU_LINK = b"K"
 _WITHOUT_DATA = frozenset((LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO))
 
 _ZERO_BLOCK = bytes(BLOCK)
-# name mode uid gid size mtime checksum type linkname magic+version, uname gname skipped, devmajor devminor prefix
-_HEADER = Struct("100s8s8s8s12s12s8sc100s8s64x8s8s155s12x")
+# Types whose header says it all, unless an extended header came before.
+_SIMPLE = frozenset((REGULAR, LINK, SYMLINK, DIRECTORY, FIFO))
+# name mode uid gid size mtime checksum type linkname magic+version prefix; user, group and device numbers skipped
+_HEADER = Struct("100s8s8s8s12s12s8sc100s8s80x155s12x")
 _SIGNED_64 = 1 << 63
 
 
@@ -114,7 +116,8 @@ class TarEntry:
         size_bytes: int,
         mtime_ns: int,
         linkname: bytes,
-        header_offset: int,
+        header_offset: int = 0,
+        data_offset: int = 0,
     ) -> None:
         self.name = name
         self.type = type
@@ -126,7 +129,7 @@ class TarEntry:
         self.mtime_ns = mtime_ns
         self.linkname = linkname
         self.header_offset = header_offset
-        self.data_offset = 0
+        self.data_offset = data_offset
         self.devmajor = 0
         self.devminor = 0
         self.atime_ns: int | None = None
@@ -173,17 +176,24 @@ def _text(field: bytes) -> bytes:
     return field if cut < 0 else field[:cut]
 
 
-def _check_sum(block: bytes, field: bytes) -> None:
-    """Compare the header's checksum; unsigned sums by Adler-32, whose low half is 1 + the sum of the bytes.
+class _Sums(dict[bytes, int]):
+    """For a checksum field, what the low half of the whole block's Adler-32 must be.
 
-    Half a block sums up to less than Adler's modulus of 65521, so two halves are exact.
+    The low half is 1 + the sum of the bytes, modulo 65521; a block of ASCII sums up to less than that.
     """
+
+    def __missing__(self, field: bytes) -> int:
+        value = _parse_number(field) - 256 + (adler32(field) & 0xFFFF)
+        if len(self) < 4096:
+            self[field] = value
+        return value
+
+
+def _check_sum(block: bytes, field: bytes) -> None:
+    """Compare the header's checksum with the sum of its bytes, unsigned as it should be, or signed as it once was."""
     expected = _parse_number(field)
-    blanks = 256 - (adler32(field) & 0xFFFF) + 1
-    if (adler32(block[:256]) & 0xFFFF) + (adler32(block[256:]) & 0xFFFF) - 2 + blanks == expected:
-        return
-    signed = sum(value - 256 if value > 127 else value for value in (*block[:148], *block[156:])) + 256
-    if signed != expected:
+    rest = block[:148] + b" " * 8 + block[156:]
+    if expected != sum(rest) and expected != sum(value - 256 if value > 127 else value for value in rest):
         raise BadArchive("tar: header with a wrong checksum")
 
 
@@ -197,58 +207,42 @@ class TarReader:
     def __init__(self, reader: ByteReader) -> None:
         self.reader = reader
         self._numbers = _Numbers()
-        self._next_header = reader.position
-        self._pax: dict[bytes, bytes] = {}
-        self._long_name = b""
-        self._long_link = b""
+        self._sums = _Sums()
+        self._next_header = self._data_end = reader.position
 
     def __iter__(self) -> Iterator[TarEntry]:
-        reader = self.reader
+        # The common entry's whole way is in this loop and _parse_header: calls are what such a reader spends.
+        reader, read = self.reader, self.reader.read
         while True:
             start = self._next_header
             if reader.position != start:
                 self._skip_rest(start)
-            entry = self._next_entry(start)
-            if entry is None:
-                return
+                start = reader.position
+            block = bytes(read(BLOCK))
+            if len(block) < BLOCK or block[0] == 0:
+                checked = self._check_end(block)
+                if checked is None:
+                    return
+                block = checked
+            entry = self._parse_header(block, start)
+            if entry.type not in _SIMPLE:
+                extended = self._finish_entry(entry, block)
+                if extended is None:
+                    return
+                entry = extended
+            self._data_end = entry.data_offset + entry.data_bytes
             yield entry
 
     def _skip_rest(self, start: int) -> None:
         distance = start - self.reader.position
         if distance < 0 or self.reader.skip(distance) != distance:
             # Go, too, takes a stream that ends within the padding of its last member.
-            if distance < 0 or distance >= BLOCK:
+            if distance < 0 or self.reader.position < self._data_end:
                 raise BadArchive("tar: truncated in the data of a member")
             self._next_header = self.reader.position
 
-    def _next_entry(self, start: int) -> TarEntry | None:
-        self._pax = {}
-        self._long_name = self._long_link = b""
-        while True:
-            block = self._read_header()
-            if block is None:
-                return None
-            entry, magic, device_fields = self._parse_header(block, start)
-            type = entry.type
-            if type == _PAX:
-                self._pax = parse_pax(self._read_extended(entry))
-            elif type == GLOBAL_PAX:
-                parse_pax(self._read_extended(entry))
-                entry.size_bytes = entry.data_bytes = 0
-                entry.data_offset = self.reader.position
-                self._next_header = entry.data_offset
-                return entry
-            elif type == _GNU_NAME:
-                self._long_name = _text(self._read_extended(entry))
-            elif type == _GNU_LINK:
-                self._long_link = _text(self._read_extended(entry))
-            else:
-                self._finish_entry(entry, block, magic, device_fields)
-                return entry
-
-    def _read_header(self) -> bytes | None:
-        """The next header block, None at the end (two zero blocks, or the end of the bytes before a block)."""
-        block = bytes(self.reader.read(BLOCK))
+    def _check_end(self, block: bytes) -> bytes | None:
+        """None at the end: two zero blocks, or the end of the bytes before a block; else the block itself."""
         if len(block) < BLOCK:
             if block:
                 raise BadArchive("tar: truncated within a header")
@@ -260,28 +254,22 @@ class TarReader:
             return None
         return block
 
-    def _parse_header(self, block: bytes, start: int) -> tuple[TarEntry, bytes, tuple[bytes, bytes]]:
-        (name, mode, uid, gid, size, mtime, checksum, type, linkname, magic, major, minor, prefix) = _HEADER.unpack(
-            block
-        )
-        _check_sum(block, checksum)
+    def _parse_header(self, block: bytes, start: int) -> TarEntry:
+        name, mode, uid, gid, size, mtime, checksum, type, linkname, magic, prefix = _HEADER.unpack(block)
+        if not block.isascii() or adler32(block) & 0xFFFF != self._sums[checksum]:
+            _check_sum(block, checksum)
         numbers = self._numbers
-        if name[-1] == 0:
+        if not name[-1]:
             name = name[: name.index(0)]
         elif 0 in name:
             name = _text(name)
-        if linkname[0]:
-            linkname = _text(linkname)
-        else:
-            linkname = b""
+        linkname = _text(linkname) if linkname[0] else b""
         size_bytes = numbers[size]
         if size_bytes < 0:
             raise BadArchive("tar: member with a negative size")
-        if prefix[0] and magic[:6] == b"ustar\0":
-            prefix = _text(prefix[:131] if block[508:] == b"tar\0" else prefix)
-            name = prefix + b"/" + name if prefix else name
-        elif prefix[0] and magic == b"ustar  \0":
-            name = self._gnu_prefix(prefix) + name
+        if prefix[0]:
+            name = self._join_prefix(block, magic, prefix, name)
+        data_offset = self.reader.position
         entry = TarEntry(
             name,
             type,
@@ -289,11 +277,84 @@ class TarReader:
             numbers[uid],
             numbers[gid],
             size_bytes,
-            _parse_number(mtime) * 1_000_000_000,
+            numbers[mtime] * 1_000_000_000,
             linkname,
             start,
+            data_offset,
         )
-        return entry, magic, (major, minor)
+        if type in _WITHOUT_DATA:
+            entry.data_bytes = 0
+            self._next_header = data_offset
+        else:
+            self._next_header = data_offset + (size_bytes + 511 & -BLOCK)
+        return entry
+
+    def _finish_entry(self, entry: TarEntry, block: bytes) -> TarEntry | None:
+        """Read extended headers up to the header that they belong to, and apply them; None at the stream's end."""
+        pax: dict[bytes, bytes] = {}
+        long_name = long_link = b""
+        start = entry.header_offset
+        while True:
+            type = entry.type
+            if type == _PAX:
+                pax = parse_pax(self._read_extended(entry))
+            elif type == GLOBAL_PAX:
+                parse_pax(self._read_extended(entry))
+                entry.size_bytes = entry.data_bytes = 0
+                entry.data_offset = self._next_header = self.reader.position
+                entry.header_offset = start
+                return entry
+            elif type == _GNU_NAME:
+                long_name = _text(self._read_extended(entry))
+            elif type == _GNU_LINK:
+                long_link = _text(self._read_extended(entry))
+            else:
+                break
+            checked = self._check_end(bytes(self.reader.read(BLOCK)))
+            if checked is None:
+                return None
+            block = checked
+            entry = self._parse_header(block, start)
+        if pax:
+            self._apply_pax(entry, pax)
+        entry.name = long_name or entry.name
+        entry.linkname = long_link or entry.linkname
+        self._place(entry, block, pax)
+        return entry
+
+    def _place(self, entry: TarEntry, block: bytes, pax: dict[bytes, bytes]) -> None:
+        """Find out the final type, size and whereabouts of an entry that is not a simple one."""
+        if entry.type == _OLD_REGULAR:
+            entry.type = DIRECTORY if entry.name.endswith(b"/") else REGULAR
+        elif entry.type in (CHARACTER, BLOCK_DEVICE) and block[257:262] == b"ustar":
+            entry.devmajor, entry.devminor = self._numbers[block[329:337]], self._numbers[block[337:345]]
+        stored_bytes = entry.data_bytes = 0 if entry.type in _WITHOUT_DATA else entry.size_bytes
+        data_start = self.reader.position
+        if entry.type == SPARSE:
+            data_start = self._read_gnu_sparse(entry, block)
+        elif pax:
+            self._read_pax_sparse(entry, pax)
+        entry.data_offset = self.reader.position
+        self._next_header = data_start + (stored_bytes + 511 & -BLOCK)
+
+    def _join_prefix(self, block: bytes, magic: bytes, prefix: bytes, name: bytes) -> bytes:
+        if magic[:6] == b"ustar\0":
+            prefix = _text(prefix[:131] if block[508:] == b"tar\0" else prefix)
+            return prefix + b"/" + name if prefix else name
+        if magic == b"ustar  \0":
+            return self._gnu_prefix(prefix) + name
+        return name
+
+    def _read_extended(self, entry: TarEntry) -> bytes:
+        """The data of an extended header, with its padding passed over."""
+        size = entry.size_bytes
+        if size > MAX_EXTENDED_HEADER_BYTES:
+            raise BadArchive(f"tar: extended header of {size} bytes, more than {MAX_EXTENDED_HEADER_BYTES}")
+        data = bytes(self.reader.read(size))
+        padding = -size % BLOCK
+        if len(data) < size or self.reader.skip(padding) < padding:
+            raise BadArchive("tar: truncated within an extended header")
+        return data
 
     @staticmethod
     def _gnu_prefix(field: bytes) -> bytes:
@@ -307,43 +368,6 @@ class TarReader:
             if prefix.isascii():
                 return prefix + b"/"
         return b""
-
-    def _read_extended(self, entry: TarEntry) -> bytes:
-        """The data of an extended header, with its padding passed over."""
-        size = entry.size_bytes
-        if size > MAX_EXTENDED_HEADER_BYTES:
-            raise BadArchive(f"tar: extended header of {size} bytes, more than {MAX_EXTENDED_HEADER_BYTES}")
-        data = bytes(self.reader.read(size))
-        padding = -size % BLOCK
-        if len(data) < size or self.reader.skip(padding) < padding:
-            raise BadArchive("tar: truncated within an extended header")
-        return data
-
-    def _finish_entry(self, entry: TarEntry, block: bytes, magic: bytes, device_fields: tuple[bytes, bytes]) -> None:
-        if self._pax:
-            self._apply_pax(entry, self._pax)
-        if self._long_name:
-            entry.name = self._long_name
-        if self._long_link:
-            entry.linkname = self._long_link
-        if entry.type == _OLD_REGULAR:
-            entry.type = DIRECTORY if entry.name.endswith(b"/") else REGULAR
-        if magic[:5] == b"ustar":
-            major, minor = device_fields
-            if entry.type in (CHARACTER, BLOCK_DEVICE):
-                entry.devmajor, entry.devminor = self._numbers[major], self._numbers[minor]
-        if entry.type in _WITHOUT_DATA:
-            entry.data_bytes = 0
-        else:
-            entry.data_bytes = entry.size_bytes
-        end_base = self.reader.position
-        stored_bytes = entry.data_bytes
-        if entry.type == SPARSE:
-            end_base = self._read_gnu_sparse(entry, block)
-        elif self._pax:
-            self._read_pax_sparse(entry, self._pax)
-        entry.data_offset = self.reader.position
-        self._next_header = end_base + stored_bytes + (-stored_bytes % BLOCK)
 
     @staticmethod
     def _apply_pax(entry: TarEntry, records: dict[bytes, bytes]) -> None:

@@ -62,6 +62,13 @@ def _owner(number: int) -> int:
     return -1 if number == _NOBODY else number
 
 
+def stores_data(entry: TarEntry, path: bytes) -> bool:
+    """Whether the entry's data become a file of the same bytes in the layer; path is its cleaned name."""
+    if entry.type != tarstream.REGULAR or entry.sparse is not None or not path:
+        return False
+    return PREFIX not in path or not path.rpartition(b"/")[2].startswith(PREFIX)
+
+
 class _LateDirectory:
     """What is set on a directory when nothing more will be put into it."""
 
@@ -100,45 +107,36 @@ class LayerWriter:
             tarstream.CHARACTER: self._device,
             tarstream.BLOCK_DEVICE: self._device,
             tarstream.FIFO: self._device,
+            tarstream.GLOBAL_PAX: self._nothing,
         }
 
-    def apply(self, entry: TarEntry) -> None:
-        """Put one entry into the layer; raises BadArchive, UnsafePath or SyscallError."""
+    def apply(self, entry: TarEntry, path: bytes) -> None:
+        """Put one entry into the layer at path, its cleaned name; raises BadArchive, UnsafePath or SyscallError."""
         try:
-            self._apply(entry)
+            if PREFIX in path or not path:
+                self._apply_special(entry, path)
+            else:
+                self.entries += 1
+                self._makers[entry.type](entry, path)
         except FileExistsError:
             raise BadArchive(f"{show_name(entry.name)}: the same path twice in one layer") from None
+        except KeyError:
+            raise BadArchive(f"{show_name(entry.name)}: members of type {entry.type!r} are not supported") from None
         except (OSError, ValueError) as error:
             if isinstance(error, MinidockError):
                 raise
             raise self._explain(entry, error) from None
 
-    @staticmethod
-    def stores_data(entry: TarEntry) -> bool:
-        """Whether the entry's data become a file of the same bytes in the layer."""
-        if entry.type != tarstream.REGULAR or entry.sparse is not None:
-            return False
-        path = clean_name(entry.name)
-        return bool(path) and not path.rpartition(b"/")[2].startswith(PREFIX)
-
-    def _apply(self, entry: TarEntry) -> None:
-        type = entry.type
-        if type == tarstream.GLOBAL_PAX:
-            return
-        path = clean_name(entry.name)
-        if not path:
+    def _apply_special(self, entry: TarEntry, path: bytes) -> None:
+        if not path or entry.type == tarstream.GLOBAL_PAX:
             # The layer's root is ours: an entry for it is neither followed nor applied, whatever its type.
             return
         self.entries += 1
-        if PREFIX in path:
-            parent, slash, name = path.rpartition(b"/")
-            if name.startswith(PREFIX):
-                self._whiteout(entry, parent + slash, name)
-                return
-        maker = self._makers.get(type)
-        if maker is None:
-            raise BadArchive(f"{show_name(entry.name)}: members of type {type!r} are not supported")
-        maker(entry, path)
+        parent, slash, name = path.rpartition(b"/")
+        if name.startswith(PREFIX):
+            self._whiteout(entry, parent + slash, name)
+        else:
+            self._makers[entry.type](entry, path)
 
     @staticmethod
     def _explain(entry: TarEntry, error: Exception) -> MinidockError:
@@ -172,6 +170,9 @@ class LayerWriter:
             except FileExistsError:
                 pass
             end = path.find(b"/", end + 1)
+
+    def _nothing(self, entry: TarEntry, path: bytes) -> None:
+        self.entries -= 1
 
     def _regular(self, entry: TarEntry, path: bytes) -> None:
         mode = entry.mode & 0o7777

@@ -17,10 +17,11 @@ from collections import deque
 from minidock.errors import BadArchive, DigestMismatch, MinidockError, SyscallError
 from minidock.formats.bytestream import BufferReader
 from minidock.formats.compression import PIECE_BYTES, Decompressor, sniff
-from minidock.formats.tarsplit import TarSplitWriter, crc64
-from minidock.formats.tarstream import TarEntry, TarReader
+from minidock.formats.crc64 import find_crc64
+from minidock.formats.tarsplit import TarSplitWriter
+from minidock.formats.tarstream import TarEntry, TarReader, clean_name
 from minidock.store.bytewindow import ByteWindow, Pipeline, Poisoned
-from minidock.store.layerwriter import LayerWriter, show_name
+from minidock.store.layerwriter import LayerWriter, show_name, stores_data
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class LayerUnpacker:
         self._blob_hash = sha256()
         self._tar_split = TarSplitWriter(job.tar_split_fd)
         self._compression = job.blob.compression
-        crc64(b"")
+        self._crc_of = find_crc64()
         if os.fstat(job.blob.fd).st_size < job.blob.offset + job.blob.length_bytes:
             raise BadArchive("truncated: its file ends before the layer does")
         if not self._compression:
@@ -198,19 +199,22 @@ class LayerUnpacker:
 
     def _write_tar_split(self) -> None:
         reader, split = self._readers[2], self._tar_split
+        read, crc_of = reader.read, self._crc_of
         while (batch := self._recorder.next_batch()) is not None:
             for raw_bytes, name, size_bytes in batch:
                 if raw_bytes <= PIECE_BYTES:
-                    split.segment(reader.read(raw_bytes))
+                    split.segment(read(raw_bytes))
                 else:
                     for piece in reader.pieces(raw_bytes):
                         split.segment(piece)
                 if name is None:
                     continue
                 crc = 0
-                if size_bytes:
+                if 0 < size_bytes <= PIECE_BYTES:
+                    crc = crc_of(read(size_bytes))
+                elif size_bytes:
                     for piece in reader.pieces(size_bytes):
-                        crc = crc64(piece, crc)
+                        crc = crc_of(piece, crc)
                 split.file(name, size_bytes, crc)
         for piece in reader.pieces(_EVERYTHING):
             split.segment(piece)
@@ -226,32 +230,31 @@ class LayerUnpacker:
         self._recorder.flush()
 
     def _write(self) -> None:
-        reader, record, writer, end = self._reader, self._recorder.add, self._writer, self._end
-        apply, stores_data = writer.apply, writer.stores_data
+        reader, record, apply, end = self._reader, self._recorder.add, self._writer.apply, self._end
         next_report = _PROGRESS_BYTES
         for entry in TarReader(reader):
-            data_bytes = entry.data_bytes
-            if data_bytes:
-                if entry.data_offset + data_bytes > end:
-                    raise BadArchive(f"truncated within {show_name(entry.name)}")
-                if stores_data(entry):
-                    record(entry.data_offset, entry.name, data_bytes)
-                else:
-                    # The layer has no file of these bytes (sparse files, whiteouts with data): tar-split keeps them.
-                    record(entry.data_offset, entry.name, 0)
-                    record(entry.data_offset + data_bytes, None, 0)
+            path = clean_name(entry.name)
+            start, data_bytes = entry.data_offset, entry.data_bytes
+            if not data_bytes:
+                record(start, entry.name, 0)
+            elif start + data_bytes > end:
+                raise BadArchive(f"truncated within {show_name(entry.name)}")
+            elif stores_data(entry, path):
+                record(start, entry.name, data_bytes)
             else:
-                record(entry.data_offset, entry.name, 0)
+                # The layer has no file of these bytes (sparse files, whiteouts with data): tar-split keeps them.
+                record(start, entry.name, 0)
+                record(start + data_bytes, None, 0)
             if self._trace is not None:
                 self._trace_entry(entry)
-            apply(entry)
-            if reader.position >= next_report:
-                next_report = reader.position + _PROGRESS_BYTES
+            apply(entry, path)
+            if start >= next_report:
+                next_report = start + _PROGRESS_BYTES
                 self._pipeline.check()
                 self._tell_progress()
         reader.skip(_EVERYTHING)
         self._recorder.close()
-        writer.finish()
+        self._writer.finish()
         self._tell_progress()
 
     def _tell_progress(self) -> None:
