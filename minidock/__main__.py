@@ -65,14 +65,24 @@ def _guarded(argv: list[str]) -> int:
         return _FAILED_TO_RUN
 
 
+def _fill_standard_descriptors() -> None:
+    """Open what the caller closed (`>&-`), or the first file opened would take its number, and the output."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if stream is None:
+            # The lowest free number is taken, so the order of the loop is the order of the numbers.
+            os.open("/dev/null", os.O_RDWR)
+
+
 def main() -> NoReturn:
     """Run the process's command line and end the process."""
+    _fill_standard_descriptors()
     status = _guarded(sys.argv[1:])
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:
-        pass
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            status = status or _FAILED
     # Nothing is left to clean up; the interpreter's own farewell would only cost time.
     os._exit(status)
 

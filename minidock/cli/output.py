@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 
+from minidock.errors import SyscallError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -14,13 +16,22 @@ if TYPE_CHECKING:
 # docker's formatter opens Go's tabwriter with these.
 _MINIMUM_WIDTH = 10
 _PADDING = 3
+_NAMES = {1: "standard output", 2: "standard error"}
 
 
 def write_bytes(data: bytes, descriptor: int = 1) -> None:
-    """Write all of data to a descriptor."""
+    """Write all of data to a descriptor.
+
+    Raises: BrokenPipeError if the reader went away; SyscallError for all else, such as a full disk
+    """
     view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
+    try:
+        while view:
+            view = view[os.write(descriptor, view) :]
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SyscallError(f"write to {_NAMES.get(descriptor, descriptor)}", error.errno or 5) from None
 
 
 def write(text: str, descriptor: int = 1) -> None:

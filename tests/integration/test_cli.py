@@ -226,6 +226,44 @@ def test_a_reader_that_went_away_is_no_error(loaded: Cli, scratch: Path) -> None
     assert done.returncode == 1
 
 
+def test_a_full_disk_is_told(loaded: Cli, scratch: Path) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command(scratch / "root", "images"), stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=60
+        )
+    assert (done.returncode, done.stderr.splitlines()) == (
+        1,
+        ["minidock: write to standard output: No space left on device (free some space and run the command again)"],
+    )
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_descriptors_are_not_taken_by_files(cli: Cli, scratch: Path, busybox_archive: Path, closed: str) -> None:
+    words = command(scratch / "root", "pull-tar", "--explain", busybox_archive)
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *words], capture_output=True, check=False, timeout=60
+    )
+    assert done.returncode == 0
+    assert cli("images", "-q").stdout.count("\n") == 1
+    assert cli("run", "--rm", "busybox:test", "cat", "/data/one").stdout == "one\n"
+
+
+def test_completion_offers_commands_and_options(cli: Cli, scratch: Path) -> None:
+    def complete(line: str) -> str:
+        environment = {
+            **os.environ,
+            "_MINIDOCK_COMPLETE": "complete_bash",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(line.count(" ")),
+        }
+        # completion sees the program's own words only
+        words = [word for word in command(scratch) if word not in ("--root", str(scratch))]
+        return subprocess.run(words, capture_output=True, text=True, env=environment, check=False, timeout=60).stdout
+
+    assert "pull-tar" in complete("minidock pu").split()
+    assert "--no-trunc" in complete("minidock images --no").split()
+
+
 BROKEN = f"""
 import sys
 sys.path.insert(0, {PROJECT!r})
@@ -307,3 +345,30 @@ def test_help_and_version(cli: Cli) -> None:
         assert f"\n  {name} " in help_text
     assert cli("--version").stdout.startswith("minidock version ")
     assert json.loads(cli("version", "--format", "json").stdout)["Client"]["Version"]
+
+
+def test_a_shell_on_a_terminal(loaded: Cli, scratch: Path) -> None:
+    import pty
+    import termios
+
+    master, slave = pty.openpty()
+    before = termios.tcgetattr(slave)
+    with subprocess.Popen(
+        command(scratch / "root", "run", "-it", "--name", "shell", "busybox:test", "sh"),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+    ) as process:
+        os.write(master, b"tty; echo new > /data/typed; exit 5\n")
+        assert process.wait(timeout=60) == 5
+    assert termios.tcgetattr(slave) == before, "the terminal was not restored"
+    os.close(slave)
+    shown = b""
+    try:
+        while data := os.read(master, 4096):
+            shown += data
+    except OSError:
+        os.close(master)
+    assert b"/dev/pts/0" in shown or b"/dev/console" in shown
+    assert loaded("diff", "shell").stdout.splitlines()[-1] == "A /data/typed"
