@@ -182,6 +182,28 @@ class Cgroup:
             except OSError:
                 continue
 
+    def enter(self) -> None:
+        """Move this very process, of one thread, into the v1 groups; a hierarchy that refuses keeps it.
+
+        A thread that writes `0` to `tasks` moves itself without the lock over all forks and exits of the host,
+        which a pid in `cgroup.procs` needs and waits for several milliseconds. Into the v2 group a process is
+        cloned; see linux.process.clone_process.
+
+        Source: kernel/cgroup/cgroup.c, cgroup_procs_write_start
+        """
+        for hierarchy, path in self.paths:
+            if not hierarchy.is_v2:
+                try:
+                    _write(path + "/tasks", "0")
+                except OSError:
+                    continue
+
+    def open_v2(self) -> int | None:
+        """A descriptor of the v2 group to clone into, None where there is none."""
+        if self.v2_path is None:
+            return None
+        return os.open(self.v2_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
     def pids(self) -> list[int]:
         """The processes inside, of the hierarchy that knows most."""
         for _, path in self.paths:

@@ -68,27 +68,21 @@ class Payload:
 
 
 class Channels:
-    """The child's ends: three standard descriptors, the error pipe, the parent's go-ahead."""
+    """The child's ends: three standard descriptors, the error pipe, and a pipe that ends with the parent."""
 
-    __slots__ = ("console_fd", "error_fd", "standard", "sync_fd")
+    __slots__ = ("error_fd", "parent_fd", "standard")
 
-    def __init__(self, standard: tuple[int, int, int], error_fd: int, sync_fd: int, console_fd: int) -> None:
+    def __init__(self, standard: tuple[int, int, int], error_fd: int, parent_fd: int) -> None:
         self.standard = standard
         self.error_fd = error_fd
-        self.sync_fd = sync_fd
-        self.console_fd = console_fd
-
-    def wait_for_parent(self) -> None:
-        """Wait for the parent's go-ahead; a parent that is gone ends this process."""
-        if not os.read(self.sync_fd, 1):
-            os._exit(SIGKILL)
+        self.parent_fd = parent_fd
 
     def die_with_parent(self) -> None:
         """Tie this process to its parent; checked after, since the parent may have ended just before."""
         set_parent_death_signal(SIGKILL)
-        os.set_blocking(self.sync_fd, False)
+        os.set_blocking(self.parent_fd, False)
         try:
-            if not os.read(self.sync_fd, 1):
+            if not os.read(self.parent_fd, 1):
                 os._exit(SIGKILL)
         except BlockingIOError:
             return

@@ -82,13 +82,13 @@ def exec_process(
         trace("clone", f"nsenter --target {pid} --mount --uts --ipc --net --cgroup --pid")
         trace("exec", " ".join(spec.argv))
     exchange = Exchange(spec.tty)
-    channels = Channels((stdin_fd, stdout_fd, stderr_fd), exchange.error_write, exchange.sync_read, -1)
+    channels = Channels((stdin_fd, stdout_fd, stderr_fd), exchange.error_write, exchange.life_read)
 
     def work() -> NoReturn:
         set_parent_death_signal(SIGKILL)
         os.setsid()
         os.umask(0)
-        channels.wait_for_parent()
+        group.enter()
         set_namespaces(pidfd, _JOINED)
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         user = resolve_user(root_fd, spec.user, spec.group_add)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
+import errno
 import fcntl
 import os
 
@@ -57,13 +58,13 @@ def allowed_capabilities(add: Sequence[str], drop: Sequence[str], *, privileged:
 
 
 class Exchange:
-    """The pipes between parent and child: errors up, one go-ahead down, the terminal's master up."""
+    """The pipes between parent and child: errors up, the parent's life down, the terminal's master up."""
 
-    __slots__ = ("console_child", "console_parent", "error_read", "error_write", "sync_read", "sync_write")
+    __slots__ = ("console_child", "console_parent", "error_read", "error_write", "life_read", "life_write")
 
     def __init__(self, tty: bool) -> None:
         self.error_read, self.error_write = _high_pipe()
-        self.sync_read, self.sync_write = _high_pipe()
+        self.life_read, self.life_write = _high_pipe()
         self.console_parent = self.console_child = -1
         if tty:
             import _socket
@@ -73,19 +74,19 @@ class Exchange:
 
     def close_parent_side(self) -> None:
         """In the child: let go of the parent's ends, so that its death is seen."""
-        for handle in (self.error_read, self.sync_write, self.console_parent):
+        for handle in (self.error_read, self.life_write, self.console_parent):
             if handle >= 0:
                 os.close(handle)
 
     def close_child_side(self) -> None:
         """In the parent: let go of the child's ends, so that its success is seen."""
-        for handle in (self.error_write, self.sync_read, self.console_child):
+        for handle in (self.error_write, self.life_read, self.console_child):
             if handle >= 0:
                 os.close(handle)
 
     def close_rest(self) -> None:
         """In the parent, after the outcome is known."""
-        for handle in (self.error_read, self.sync_write, self.console_parent):
+        for handle in (self.error_read, self.life_write, self.console_parent):
             if handle >= 0:
                 os.close(handle)
 
@@ -159,17 +160,15 @@ def clone_and_settle(
     exchange: Exchange,
     work: Callable[[], NoReturn],
     group: Cgroup,
-    *,
-    cgroup_fd: int | None = None,
 ) -> tuple[int, int, int | None]:
-    """Clone a child that does this work, put it into its groups, and wait until its program runs.
+    """Clone a child into the v2 group that does this work, and wait until its program runs.
 
     Returns: (pid, pidfd, the terminal's master or None)
     Raises:  what the child reported; the child is reaped then
     """
     before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
     try:
-        pid, pidfd = clone_process(flags, cgroup_fd)
+        pid, pidfd = _clone(flags, group)
         if pid == 0:
             exchange.close_parent_side()
             run_child(work, exchange.error_write)
@@ -178,11 +177,6 @@ def clone_and_settle(
     console: int | None = None
     try:
         exchange.close_child_side()
-        group.attach(pid)
-        try:
-            os.write(exchange.sync_write, b"g")
-        except BrokenPipeError:
-            pass
         console = exchange.receive_console()
         error = exchange.outcome()
     except BaseException:
@@ -196,6 +190,21 @@ def clone_and_settle(
             os.close(console)
         raise error
     return pid, pidfd, console
+
+
+def _clone(flags: int, group: Cgroup) -> tuple[int, int]:
+    """Clone into the v2 group, or without it where that cannot be."""
+    cgroup_fd = group.open_v2()
+    if cgroup_fd is None:
+        return clone_process(flags)
+    try:
+        return clone_process(flags, cgroup_fd)
+    except SyscallError as error:
+        if error.errno not in (errno.EBUSY, errno.EACCES, errno.EOPNOTSUPP, errno.ENODEV, errno.EINVAL, errno.E2BIG):
+            raise
+        return clone_process(flags)
+    finally:
+        os.close(cgroup_fd)
 
 
 def _end(pid: int, pidfd: int) -> None:
@@ -228,7 +237,6 @@ def launch(
     if not spec.argv:
         raise UsageError("no command specified")
     mounted = hierarchies()
-    plan = build_plan(spec, mounted)
     mask = allowed_capabilities(spec.cap_add, spec.cap_drop, privileged=spec.privileged)
     payload = Payload(
         spec.argv,
@@ -239,17 +247,15 @@ def launch(
         no_new_privileges=spec.no_new_privileges,
         init=spec.init,
     )
-    if trace:
-        _trace_plan(trace, spec, plan, mask)
     group = Cgroup.create(spec.container_id, spec.cgroup_parent, mounted=mounted, trace=trace)
-    cgroup_fd: int | None = None
     try:
+        plan = build_plan(spec, mounted, group)
         devices.restrict(group, privileged=spec.privileged)
-        if len(group.paths) == 1 and group.v2_path is not None:
-            cgroup_fd = os.open(group.v2_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if trace:
+            _trace_plan(trace, spec, plan, mask)
         exchange = Exchange(spec.tty)
-        channels = Channels((stdin_fd, stdout_fd, stderr_fd), exchange.error_write, exchange.sync_read, -1)
-        setup = Setup(channels.wait_for_parent, exchange.send_console)
+        channels = Channels((stdin_fd, stdout_fd, stderr_fd), exchange.error_write, exchange.life_read)
+        setup = Setup(exchange.send_console)
 
         def work() -> NoReturn:
             set_dumpable(False)
@@ -261,13 +267,10 @@ def launch(
             assert setup.user is not None
             settle(payload, setup.user, channels, setup.console_fd)
 
-        pid, pidfd, console = clone_and_settle(clone_flags(spec), exchange, work, group, cgroup_fd=cgroup_fd)
+        pid, pidfd, console = clone_and_settle(clone_flags(spec), exchange, work, group)
     except BaseException:
         _remove_quietly(group)
         raise
-    finally:
-        if cgroup_fd is not None:
-            os.close(cgroup_fd)
     return Launched(pid, pidfd, console, group)
 
 

@@ -17,12 +17,13 @@ from minidock.linux.namespaces import (
     CLONE_NEWUTS,
     describe_flags,
 )
-from minidock.runtime.cgroup import Hierarchy, hierarchies
+from minidock.runtime.cgroup import Cgroup, Hierarchy, hierarchies
 from minidock.runtime.devices import MakeDevices, OpenConsole, host_devices
 from minidock.runtime.rootfs import (
     PROPAGATION,
     BindInto,
     EnterCgroupNamespace,
+    EnterCgroups,
     HoldSource,
     MakePrivate,
     MakeWorkdir,
@@ -88,16 +89,19 @@ def describe_clone(spec: ContainerSpec) -> str:
     return f"unshare --fork {describe_flags(clone_flags(spec))} --propagation unchanged"
 
 
-def build_plan(spec: ContainerSpec, groups: Sequence[Hierarchy] | None = None) -> list[Operation]:
+def build_plan(
+    spec: ContainerSpec, mounted: Sequence[Hierarchy] | None = None, group: Cgroup | None = None
+) -> list[Operation]:
     """The operations that make a container's root.
 
-    Shape:  groups: the host's cgroup hierarchies, looked up when not given
+    Shape:  mounted: the host's cgroup hierarchies, looked up when not given; group: the container's own
     Raises: UsageError for mounts that cannot be
     """
     user_mounts = _user_mounts(spec)
     taken = {_clean(each.target) for each in user_mounts}
     overlay = MountOverlay(spec.overlay_path, spec.mount_id, spec.lowers)
-    plan: list[Operation] = [*_holds(user_mounts, keep=True), MakePrivate(), *_holds(user_mounts, keep=False)]
+    plan: list[Operation] = [EnterCgroups(group)] if group is not None else []
+    plan += [*_holds(user_mounts, keep=True), MakePrivate(), *_holds(user_mounts, keep=False)]
     plan += [overlay, PivotRoot(overlay.target), ResolveUser(spec.user, spec.group_add)]
     if spec.cwd != "/":
         plan.append(MakeWorkdir(spec.cwd))
@@ -110,7 +114,7 @@ def build_plan(spec: ContainerSpec, groups: Sequence[Hierarchy] | None = None) -
         plan.append(MountTop(b"sysfs", b"/sys", b"sysfs", _SAFE | (0 if spec.privileged else MS_RDONLY)))
     plan.append(EnterCgroupNamespace())
     if not taken & {"/sys", "/sys/fs/cgroup"}:
-        plan += _cgroups(hierarchies() if groups is None else groups, spec.privileged)
+        plan += _cgroups(hierarchies() if mounted is None else mounted, spec.privileged)
     plan += [_user_operation(each) for each in user_mounts]
     if spec.tty and "/dev" not in taken:
         plan.append(OpenConsole())

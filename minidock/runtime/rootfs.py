@@ -42,6 +42,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from minidock.runtime.cgroup import Cgroup
     from minidock.runtime.users import User
 
 NO_LINKS = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS
@@ -75,10 +76,9 @@ class Setup:
     Shape: held: detached mounts by the target they are for; root_fd: the container's root after pivot_root
     """
 
-    __slots__ = ("console_fd", "held", "null_fd", "root_fd", "send_console", "user", "wait_for_parent")
+    __slots__ = ("console_fd", "held", "null_fd", "root_fd", "send_console", "user")
 
-    def __init__(self, wait_for_parent: Callable[[], None], send_console: Callable[[int], None]) -> None:
-        self.wait_for_parent = wait_for_parent
+    def __init__(self, send_console: Callable[[int], None]) -> None:
         self.send_console = send_console
         self.held: dict[bytes, int] = {}
         self.root_fd = -1
@@ -246,8 +246,24 @@ class MountCgroup(MountBelow):
             os.symlink(name, b"/sys/fs/cgroup/" + link)
 
 
+class EnterCgroups(Operation):
+    """Put this process into its v1 groups; into the v2 one it was cloned."""
+
+    __slots__ = ("group",)
+    kind = "cgroup"
+
+    def __init__(self, group: Cgroup) -> None:
+        self.group = group
+
+    def describe(self) -> str:
+        return "; ".join(f"echo $$ > {path}/cgroup.procs" for _, path in self.group.paths) or ": # no cgroups"
+
+    def execute(self, setup: Setup) -> None:
+        self.group.enter()
+
+
 class EnterCgroupNamespace(Operation):
-    """Wait until the parent has put this process into its groups and make them the root of what it sees."""
+    """Make this process's groups the root of what it sees of them."""
 
     __slots__ = ()
     kind = "clone"
@@ -256,7 +272,6 @@ class EnterCgroupNamespace(Operation):
         return "unshare --cgroup"
 
     def execute(self, setup: Setup) -> None:
-        setup.wait_for_parent()
         try:
             unshare(CLONE_NEWCGROUP)
         except SyscallError as error:
