@@ -1,0 +1,177 @@
+"""-v, --mount and --tmpfs, with docker 20.10's messages."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minidock.errors import UsageError
+from minidock.formats.mountspec import (
+    BindRequest,
+    TmpfsRequest,
+    clean_path,
+    mount_point_document,
+    parse_mount,
+    parse_size,
+    parse_tmpfs,
+    parse_volume,
+    split_fields,
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "target", "read_only", "propagation"),
+    [
+        ("/h:/c", "/h", "/c", False, "rprivate"),
+        ("/h:/c:ro", "/h", "/c", True, "rprivate"),
+        ("/h:/c:rw,z", "/h", "/c", False, "rprivate"),
+        ("/h:/c:Z", "/h", "/c", False, "rprivate"),
+        ("/h:/c:ro,z,rshared", "/h", "/c", True, "rshared"),
+        ("/h:/c:rslave", "/h", "/c", False, "rslave"),
+        ("/h//x/../y:/c/./d/", "/h/y", "/c/d", False, "rprivate"),
+        ("/:/host", "/", "/host", False, "rprivate"),
+    ],
+)
+def test_volume(text: str, source: str, target: str, read_only: bool, propagation: str) -> None:
+    bind = parse_volume(text)
+    assert (bind.source, bind.target, bind.read_only, bind.propagation) == (source, target, read_only, propagation)
+    assert bind.creates_source
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("/h:/", "destination can't be '/'"),
+        ("/h:/..", "destination can't be '/'"),
+        ("/h:c", "invalid mount path: 'c' mount path must be absolute"),
+        ("/h:/c:bad", "invalid mode: bad"),
+        ("/h:/c:ro,rw", "invalid mode: ro,rw"),
+        ("/h:/c:shared,rslave", "invalid mode"),
+        ("rel/x:/y", "use absolute path"),
+        ("./x:/y", "use absolute path"),
+        ("", "invalid volume specification"),
+        (":/c", "invalid volume specification"),
+        ("/a:/b:ro:x", "invalid volume specification"),
+        ("vol:/d", "named and anonymous volumes"),
+        ("/d", "named and anonymous volumes"),
+    ],
+)
+def test_volume_refused(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=".*") as caught:
+        parse_volume(text)
+    assert message in str(caught.value)
+
+
+def test_mount_bind() -> None:
+    bind = parse_mount("type=bind,src=/etc,dst=/etc2,readonly,bind-propagation=rslave,bind-nonrecursive=true")
+    assert isinstance(bind, BindRequest)
+    assert (bind.source, bind.target, bind.read_only, bind.propagation) == ("/etc", "/etc2", True, "rslave")
+    assert not bind.recursive
+    assert not bind.creates_source
+    assert mount_point_document(bind, from_mount_flag=True)["Spec"] == {
+        "Type": "bind",
+        "Source": "/etc",
+        "Target": "/etc2",
+        "ReadOnly": True,
+        "BindOptions": {"Propagation": "rslave", "NonRecursive": True},
+    }
+
+
+def test_mount_point_is_docker_s() -> None:
+    # As dockerd 20.10 wrote for -v /tmp:/mnt:ro
+    assert mount_point_document(parse_volume("/tmp:/mnt:ro"), from_mount_flag=False) == {
+        "Source": "/tmp",
+        "Destination": "/mnt",
+        "RW": False,
+        "Name": "",
+        "Driver": "",
+        "Type": "bind",
+        "Relabel": "ro",
+        "Propagation": "rprivate",
+        "Spec": {"Type": "bind", "Source": "/tmp", "Target": "/mnt", "ReadOnly": True},
+        "SkipMountpointCreation": False,
+    }
+
+
+def test_mount_tmpfs() -> None:
+    tmpfs = parse_mount("type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1770")
+    assert isinstance(tmpfs, TmpfsRequest)
+    assert (tmpfs.target, tmpfs.options) == ("/t", "mode=1770,size=1048576")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("type=foo", "target is required"),
+        ("type=foo,dst=/x", 'mount type unknown: "foo"'),
+        ("type=bind,dst=/b", "field Source must not be empty"),
+        ("type=bind,src=a,dst=/b", "invalid mount path: 'a' mount path must be absolute"),
+        ("type=bind,src=/a,dst=b", "mount path must be absolute"),
+        ("type=bind,src=/a,dst=/b,bind-propagation=odd", "invalid propagation mode"),
+        ("type=bind,src=/a,dst=/b,tmpfs-size=1", "cannot mix"),
+        ("type=tmpfs,src=/a,dst=/b", "field Source must not be specified"),
+        ("type=tmpfs,dst=/b,tmpfs-mode=9", "invalid value for tmpfs-mode"),
+        ("type=bind,src=/a,dst=/b,ro=maybe", "invalid value for ro"),
+        ("type=bind,src=/a,dst=/b,colour=red", "unexpected key 'colour'"),
+        ("type=bind,src=/a,dst=/b,nonsense", "must be a key=value pair"),
+        ("src=v,dst=/b", "named and anonymous volumes"),
+    ],
+)
+def test_mount_refused(text: str, message: str) -> None:
+    with pytest.raises(UsageError, match=".*") as caught:
+        parse_mount(text)
+    assert message in str(caught.value)
+
+
+def test_a_comma_in_a_path_can_be_quoted() -> None:
+    bind = parse_mount('type=bind,"src=/a,b",dst=/c')
+    assert isinstance(bind, BindRequest)
+    assert bind.source == "/a,b"
+    assert split_fields('a,"b""c,d",e') == ["a", 'b"c,d', "e"]
+    with pytest.raises(UsageError):
+        split_fields('"open')
+
+
+@pytest.mark.parametrize("text", ["/t", "/t:", "/t:size=1m,mode=1777,uid=3", "/t:ro,noexec,nosuid"])
+def test_tmpfs(text: str) -> None:
+    assert parse_tmpfs(text).target == "/t"
+
+
+@pytest.mark.parametrize("text", ["rel", "/", "/t:bogus", "/t:size=", "/t:lowerdir=/etc"])
+def test_tmpfs_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_tmpfs(text)
+
+
+def test_sizes() -> None:
+    assert [parse_size(text) for text in ("7", "7b", "1k", "1K", "1kb", "1KiB", "2g")] == [
+        7,
+        7,
+        1024,
+        1024,
+        1024,
+        1024,
+        2 << 30,
+    ]
+    for text in ("", "x", "1q", "-1", "1.5m"):
+        with pytest.raises(UsageError):
+            parse_size(text)
+
+
+@given(st.text(alphabet="/.a", max_size=20))
+def test_a_cleaned_absolute_path_never_leaves_its_root(text: str) -> None:
+    cleaned = clean_path("/" + text)
+    assert cleaned.startswith("/")
+    assert ".." not in cleaned.split("/")
+    assert "//" not in cleaned
+    assert clean_path(cleaned) == cleaned
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_read_or_refused_in_one_line(text: str) -> None:
+    for parse in (parse_volume, parse_mount, parse_tmpfs):
+        try:
+            parse(text)
+        except UsageError as error:
+            assert str(error)
