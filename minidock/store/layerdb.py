@@ -17,7 +17,15 @@ from minidock.constants import MAX_LAYERS
 from minidock.errors import FormatError, MaxDepthExceeded, NoSuchLayer, StoreCorrupt, SyscallError
 from minidock.ids import CacheID, ChainID, DiffID, LinkID, chain_id_of, is_hex64, random_hex64
 from minidock.store import overlay2
-from minidock.store.transaction import Stage, make_directory, read_small, refuse_mounted, sync_directory, write_new
+from minidock.store.transaction import (
+    Stage,
+    make_directory,
+    mounts_below,
+    read_small,
+    refuse_mounted,
+    sync_directory,
+    write_new,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -201,6 +209,14 @@ class LayerStore:
         root.tell("write", f"{target}/ (cache-id, diff, size, tar-split.json.gz{', parent' if parent else ''})")
         os.rename(staged.record_path, target)
         return Layer(chain_id, diff_id, parent, staged.cache_id, size_bytes)
+
+    def refuse_mounted(self, chain_id: ChainID) -> None:
+        """Raise Conflict when something is mounted in this layer or one below it; a missing layer is fine."""
+        points = mounts_below(self._root.overlay_path)
+        if not points or not self.has(chain_id):
+            return
+        for layer in self.stack(chain_id):
+            refuse_mounted(f"{self._root.overlay_path}/{layer.cache_id}")
 
     def used(self) -> set[ChainID]:
         """Chains that an image ends at, or a container stands on; what lies below them is used through them."""

@@ -43,8 +43,13 @@ def sweep(root: DataRoot) -> list[str]:
 
 
 def settle(root: DataRoot, path: str) -> None:
-    """Take back what an unfinished stage began, finish what it was removing, and delete it."""
-    with root.lock():
+    """Take back what an unfinished stage began, finish what it was removing, and delete it.
+
+    What it removes goes through a stage of its own; if it fails, both stay for the next sweep.
+    Raises: Conflict when something is mounted in the way, StoreError, SyscallError
+    """
+    with root.lock(), root.stage() as own:
+        own.discard_on_exit = False
         names = sorted(os.listdir(path))
         for name in names:
             kind, _, rest = name.partition("-")
@@ -59,6 +64,7 @@ def settle(root: DataRoot, path: str) -> None:
             images = left
         layers = [name.partition("-")[2] for name in names if name.startswith("layer-")]
         _settle_layers(root, layers)
+        own.discard_on_exit = True
     discard(root, path)
 
 

@@ -17,6 +17,8 @@ from minidock.store.transaction import read_small
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from minidock.formats.reference import Reference
     from minidock.store.root import DataRoot
 
@@ -79,19 +81,31 @@ class ReferenceStore:
         Returns: the image it pointed to before, None when it is new
         Raises:  InvalidReference for the name `sha256`, StoreCorrupt, StoreBusy, SyscallError
         """
-        parsed = _parsed(reference)
-        if parsed.familiar_name == "sha256":
+        return self.set_all([(reference, image_id)])[0]
+
+    def set_all(self, pairs: Sequence[tuple[Reference | str, ImageID]]) -> list[ImageID | None]:
+        """Point several references, each to its image, all at once or none.
+
+        Returns: what `set` returns, for each
+        """
+        parsed = [(_parsed(reference), ImageID.parse(image_id)) for reference, image_id in pairs]
+        if any(reference.familiar_name == "sha256" for reference, _ in parsed):
             raise InvalidReference("refusing to create an ambiguous tag using digest algorithm as name")
-        ImageID.parse(image_id)
         with self._root.lock():
             repositories = self._load()
-            names = repositories.setdefault(parsed.repository_key, {})
-            before = names.get(parsed.store_key)
-            if before != image_id:
-                names[parsed.store_key] = image_id
-                self._root.tell("write", f"{self.path}: {parsed.store_key} -> {image_id}")
+            before: list[ImageID | None] = []
+            is_changed = False
+            for reference, image_id in parsed:
+                names = repositories.setdefault(reference.repository_key, {})
+                old = names.get(reference.store_key)
+                before.append(ImageID(old) if old else None)
+                if old != image_id:
+                    names[reference.store_key] = image_id
+                    is_changed = True
+                    self._root.tell("write", f"{self.path}: {reference.store_key} -> {image_id}")
+            if is_changed:
                 self._store(repositories)
-        return ImageID(before) if before else None
+        return before
 
     def remove(self, reference: Reference | str) -> bool:
         """Remove a reference; False when there was none. Raises StoreCorrupt, StoreBusy, SyscallError"""

@@ -55,7 +55,7 @@ _OTHER_DRIVERS = ("vfs", "btrfs", "zfs", "fuse-overlayfs", "aufs", "devicemapper
 
 
 class DataRoot:
-    """An open data root; use it as a context manager.
+    """An open data root; use it as a context manager, from one thread.
 
     Shape: path: absolute, without symlinks; fd: its directory, -1 when there is none yet; overlay_path: ROOT/overlay2;
            stages: this process's open stages, innermost last
@@ -387,7 +387,13 @@ def _refuse_foreign(path: str) -> None:
 def _make_skeleton(path: str) -> None:
     if os.path.isdir(f"{path}/{PRIVATE_DIR}/stage"):
         return
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    above = os.path.dirname(path)
+    missing = []
+    while not os.path.isdir(above):
+        missing.append(above)
+        above = os.path.dirname(above)
+    for parent in reversed(missing):
+        make_directory(parent, 0o755)
     for name, mode in _SKELETON:
         try:
             make_directory(f"{path}/{name}".rstrip("/"), mode)

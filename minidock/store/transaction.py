@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 # so that neither the descriptors nor the interpreter's stack bound the depth that can be deleted.
 _MAX_WALK_DEPTH = 100
 
+_token = ""
+_token_pid = 0
+
 
 def boot_id() -> str:
     """The kernel's random name for this boot. Source: proc(5), /proc/sys/kernel/random/boot_id"""
@@ -52,8 +55,12 @@ def start_time(pid: int) -> int | None:
 
 def owner_token() -> str:
     """The name of this very process, told apart from any later process with its pid: boot id, pid, start time."""
+    global _token, _token_pid
     pid = os.getpid()
-    return f"{boot_id()}.{pid}.{start_time(pid) or 0}"
+    if _token_pid != pid:
+        _token = f"{boot_id()}.{pid}.{start_time(pid) or 0}"
+        _token_pid = pid
+    return _token
 
 
 def is_owner_alive(name: str) -> bool:
@@ -210,6 +217,7 @@ class Stage:
         os.close(self.fd)
         self.fd = -1
         if not self.discard_on_exit:
+            self._abandon()
             return
         try:
             if error is not None and any(name.startswith(MARKERS) for name in os.listdir(self.path)):
@@ -219,9 +227,15 @@ class Stage:
             else:
                 self._discard()
         except (OSError, MinidockError) as failure:
+            self._abandon()
             if error is None:
                 raise
             error.add_note(f"cleaning up: {failure}")
+
+    def _abandon(self) -> None:
+        # This process may live on, and while it does the sweep would spare a stage of its name.
+        if os.path.isdir(self.path):
+            os.rename(self.path, f"{self.root.stage_path}/left.{os.urandom(12).hex()}")
 
     def _discard(self) -> None:
         try:

@@ -75,6 +75,8 @@ class _Removal:
             image = self.root.images.resolve(name)
         except NoSuchImage as error:
             raise NoSuchImage(f"No such image: {name}", hint=error.hint) from None
+        if image.chain_id is not None:
+            self.root.layers.refuse_mounted(image.chain_id)
         self._mark(image)
         if _is_id_prefix(image.image_id, name):
             references = self.root.references.of_image(image.image_id)
