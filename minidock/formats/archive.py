@@ -219,8 +219,9 @@ def _check_is_tar(head: bytes, what: str) -> None:
 
 def _spool(fd: int, kind: str, head: bytes, what: str, spool_dir: str, progress: Progress | None) -> int:
     """Copy a stream, decompressed, into a file without a name; the caller owns the descriptor."""
-    spool = _unnamed_file(spool_dir)
+    spool = -1
     try:
+        spool = _unnamed_file(spool_dir)
         stream = open_decompressed(fd, kind, head=head)
         buffer = memoryview(bytearray(_COPY_BYTES))
         done = 0
@@ -233,13 +234,11 @@ def _spool(fd: int, kind: str, head: bytes, what: str, spool_dir: str, progress:
                 progress("archive", "Reading", done, 0)
         if not done:
             raise BadArchive(f"{what}: the archive is empty")
-    except OSError as error:
-        os.close(spool)
-        if isinstance(error, SyscallError):
-            raise
-        raise SyscallError(f"spool {what}", error.errno or 5) from None
-    except BaseException:
-        os.close(spool)
+    except BaseException as error:
+        if spool >= 0:
+            os.close(spool)
+        if isinstance(error, OSError) and not isinstance(error, SyscallError):
+            raise SyscallError(f"spool {what} in {spool_dir}", error.errno or 5) from None
         raise
     return spool
 

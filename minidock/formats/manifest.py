@@ -152,7 +152,7 @@ def _manifest_or_index(document: dict[str, Any], promised: str, what: str) -> Im
     if len(faces) > 1 or ("manifests" in document and "config" in document):
         raise BadManifest(f"{what}: it is an index and a manifest at once")
     if faces == ["fsLayers"] or document.get("schemaVersion") != 2:
-        raise BadManifest(f"{what}: schema version {str(document.get('schemaVersion'))[:20]} is not supported")
+        raise BadManifest(f"{what}: schema version {str(document.get('schemaVersion'))[:20]!r} is not supported")
     said = _text(document, "mediaType", what)
     if promised and said and promised != said:
         raise BadManifest(f"{what}: media type {said[:100]!r} instead of the promised {promised[:100]!r}")

@@ -43,7 +43,9 @@ class Platform:
         self.variant = "" if variant == _DEFAULT_VARIANT.get(self.architecture) else variant
 
     def __str__(self) -> str:
-        return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+        text = "/".join(part for part in (self.os, self.architecture, self.variant) if part)
+        # A stranger's document may say anything here, and it ends up in messages.
+        return text if text.isprintable() and len(text) < 80 else ascii(text[:80])
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Platform) and str(self) == str(other)
