@@ -20,7 +20,7 @@ from minidock.formats.runconfig import (
     text_of,
     words_of,
 )
-from minidock.ids import ChainID, DiffID, ImageID, chain_ids_of
+from minidock.ids import ChainID, DiffID, ImageID, chain_ids_of, sha256_hex
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -120,9 +120,7 @@ class ImageConfig:
     def image_id(self) -> ImageID:
         """The sha256 of the raw bytes."""
         if self._image_id is None:
-            from hashlib import sha256
-
-            self._image_id = ImageID("sha256:" + sha256(self.raw).hexdigest())
+            self._image_id = ImageID("sha256:" + sha256_hex(self.raw))
         return self._image_id
 
     @property

@@ -13,7 +13,7 @@ import os
 import stat
 
 from minidock.errors import StoreError, SyscallError
-from minidock.formats.tarsplit import TarSplitWriter, crc64
+from minidock.formats.tarsplit import TarSplitWriter, crc64, crc64_portable
 from minidock.formats.tarwriter import (
     END_OF_ARCHIVE,
     WHITEOUT_PREFIX,
@@ -22,7 +22,7 @@ from minidock.formats.tarwriter import (
     padding,
     portable_capability,
 )
-from minidock.ids import DiffID
+from minidock.ids import DiffID, sha256_hex
 from minidock.store.copying import LARGE_BYTES, LargeCopier
 from minidock.store.upper import CAPABILITY_XATTR, OPAQUE_XATTR, UpperEntry, check_whole, walk_upper
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from minidock.trace import Trace
 
 _LAST_TIME_S = (1 << 63) // 1_000_000_000
+# Up to here the libraries that hash faster take longer to load than they save.
+_SMALL_BYTES = 1 << 16
 
 
 class WrittenLayer:
@@ -55,7 +57,7 @@ class _TarStream:
     __slots__ = ("hasher", "split", "tar_bytes", "entries", "_padding")
 
     def __init__(self, tar_split_fd: int) -> None:
-        self.hasher = new_sha256()
+        self.hasher = _LayerHash()
         self.split = TarSplitWriter(tar_split_fd)
         self.tar_bytes = 0
         self.entries = 0
@@ -82,8 +84,34 @@ class _TarStream:
         self.split.close()
 
 
-def new_sha256() -> Hasher:
-    """A sha256 object, from OpenSSL without the rest of hashlib where that is possible."""
+class _LayerHash:
+    """sha256 of the tar. OpenSSL, whose loading takes a tenth of a short commit, comes when it is worth it."""
+
+    __slots__ = ("_pieces", "_held_bytes", "_openssl")
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes | bytearray | memoryview] = []
+        self._held_bytes = 0
+        self._openssl: Hasher | None = None
+
+    def update(self, data: bytes | bytearray | memoryview, /) -> None:
+        """Add bytes."""
+        if self._openssl is not None:
+            self._openssl.update(data)
+            return
+        self._pieces.append(bytes(data))
+        self._held_bytes += len(data)
+        if self._held_bytes > _SMALL_BYTES:
+            self._openssl = _openssl_sha256()
+            self._openssl.update(b"".join(self._pieces))
+            self._pieces.clear()
+
+    def hexdigest(self) -> str:
+        """The digest of all bytes so far."""
+        return self._openssl.hexdigest() if self._openssl else sha256_hex(b"".join(self._pieces))
+
+
+def _openssl_sha256() -> Hasher:
     try:
         from _hashlib import openssl_sha256
     except ImportError:
@@ -303,7 +331,7 @@ class _LayerWriter:
         written = os.write(copy, data)
         while written < size_bytes:
             written += os.write(copy, data[written:])
-        return crc64(data)
+        return crc64(data) if self._stream.tar_bytes > _SMALL_BYTES else crc64_portable(data)
 
 
 def write_layer(
