@@ -17,6 +17,7 @@ COMMANDS: dict[str, Spec] = {
             (("--change", "-c"), "change", "list", None),
             (("--message", "-m"), "message", "text", None),
             (("--pause", "-p"), "pause", "flag", True),
+            (("--engine",), "engine", "text", None),
             (("--json",), "json", "flag", False),
             (("--explain",), "explain", "flag", False),
         ),

@@ -269,6 +269,10 @@ def commit(
     pause: Annotated[
         bool, typer.Option("--pause", "-p", help="Freeze the container meanwhile (--pause=false: let it run)")
     ] = True,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", metavar="VERSION", help="Write the layer as this version of docker's engine does"),
+    ] = None,
     json: Json = False,
     explain: Explain = False,
 ) -> None:

@@ -166,7 +166,15 @@ def test_inspect_tells_what_is_missing_after_the_rest(loaded: Cli) -> None:
     done = loaded("inspect", "busybox:test", "nope")
     assert done.returncode == 1
     assert json.loads(done.stdout)[0]["RepoTags"] == ["busybox:test"]
-    assert done.stderr == "minidock: No such object: nope\n"
+    assert done.stderr.startswith("minidock: No such object: nope") and done.stderr.count("\n") == 1
+    two = loaded("inspect", "nope", "nope2")
+    assert (two.returncode, two.stdout) == (1, "[]\n")
+    assert [line.split(" (")[0] for line in two.stderr.splitlines()] == [
+        "minidock: No such object: nope",
+        "minidock: No such object: nope2",
+    ]
+    loaded("create", "--name", "sized", "busybox:test")
+    assert loaded("inspect", "-s", "-f", "{{.SizeRw}}", "sized").stdout == "0\n"
     done = loaded("image", "inspect", "nope")
     assert (done.returncode, done.stdout) == (1, "[]\n")
     assert loaded("inspect", "-f", "{{.Os}} {{len .RootFS.Layers}}", "busybox:test").stdout == "linux 2\n"

@@ -97,6 +97,7 @@ def test_templates(template: str, expected: str) -> None:
         ("{{range .Size}}{{end}}", "can't iterate"),
         ('{{template "x"}}', "not supported"),
         ("{{'}}", "unexpected"),
+        ("{{" + "(" * 5000 + "}}", "nested too deeply"),
     ],
 )
 def test_errors_are_one_line(template: str, reason: str) -> None:
@@ -142,6 +143,12 @@ def test_table_with_a_template(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_lines_with_a_template(capfd: pytest.CaptureFixture[str]) -> None:
     assert listing(r'{{.ID}}\t{{.Label "x"}}', capfd) == "1\ty\n22\t\n"
+
+
+@pytest.mark.parametrize("template", ["{{.Label}}", "{{.Label 1}}", '{{.Label "a" "b"}}', '{{.ID "x"}}'])
+def test_wrong_arguments(template: str, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UsageError):
+        listing(template, capfd)
 
 
 def test_json_lines(capfd: pytest.CaptureFixture[str]) -> None:

@@ -23,6 +23,7 @@ def handle(options: dict[str, Any]) -> int:
             message=options["message"] or "",
             changes=options["change"],
             pause=options["pause"],
+            engine=options["engine"] or "",
         )
     if not options["json"]:
         write_line(result.image_id)

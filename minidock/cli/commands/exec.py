@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from minidock.cli.session import open_root
-from minidock.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,13 +11,9 @@ if TYPE_CHECKING:
 
 def handle(options: dict[str, Any]) -> int:
     """Run a command in a running container, and end as it ended."""
-    import os
-
     from minidock.verbs.exec import exec_
     from minidock.verbs.options import read_env
 
-    if options["tty"] and options["interactive"] and not options["detach"] and not os.isatty(0):
-        raise UsageError("the input device is not a TTY")
     with open_root(options) as root:
         return exec_(
             root,

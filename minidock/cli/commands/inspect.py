@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from minidock.cli.failures import report
-from minidock.cli.output import write_error
 from minidock.cli.report import write_documents
 from minidock.cli.session import open_root
-from minidock.errors import NoSuchContainer, NoSuchImage, UsageError
+from minidock.errors import InvalidReference, MinidockError, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,49 +13,49 @@ if TYPE_CHECKING:
 
     from minidock.store.root import DataRoot
 
-
 # docker's client ends so for inspect alone.
 _BAD_TEMPLATE_STATUS = 64
 
 
 def handle(options: dict[str, Any]) -> int:
     """Show what is recorded of images and containers; what is not found is told after the rest."""
-    kind = options["type"] or ""
-    if kind not in ("", "image", "container"):
-        raise UsageError(f'"{kind}" is not a valid value for --type', hint="image or container")
-    if options["format"] not in (None, "json"):
-        from minidock.cli.gotemplate import Template, TemplateSyntax
+    from minidock.verbs.inspect import inspect
 
-        try:
-            Template(options["format"])
-        except TemplateSyntax as error:
-            report(error)
-            return _BAD_TEMPLATE_STATUS
-    found: list[Any] = []
-    absent: list[str] = []
+    template = options["format"]
+    if template not in (None, "json") and not _is_readable(template):
+        return _BAD_TEMPLATE_STATUS
+    found: list[dict[str, Any]] = []
+    failure: MinidockError | None = None
     with open_root(options, write=False) as root:
-        for name in options["names"]:
-            try:
-                found.append(_inspect(root, name, kind, size=bool(options.get("size"))))
-            except (NoSuchContainer, NoSuchImage):
-                absent.append(name)
-    if found or options["format"] is None:
-        write_documents(found, options["format"])
-    for name in absent:
-        write_error(f"minidock: No such {kind or 'object'}: {name}")
-    return 1 if absent else 0
-
-
-def _inspect(root: DataRoot, name: str, kind: str, *, size: bool) -> dict[str, Any]:
-    # docker asks for containers first
-    if kind != "image":
-        from minidock.verbs.inspect_container import inspect_container
-
         try:
-            return inspect_container(root, name)
-        except NoSuchContainer:
-            if kind:
-                raise
-    from minidock.verbs.inspect import inspect_image
+            inspect(root, options["names"], type=options["type"] or None, found=found)
+        except (NotFound, InvalidReference) as error:
+            failure = error
+        if options.get("size"):
+            _add_sizes(root, found)
+    if found or template is None:
+        write_documents(found, template)
+    if failure is None:
+        return 0
+    report(failure)
+    return 1
 
-    return inspect_image(root, name)
+
+def _is_readable(template: str) -> bool:
+    from minidock.cli.gotemplate import Template, TemplateSyntax
+
+    try:
+        Template(template)
+    except TemplateSyntax as error:
+        report(error)
+        return False
+    return True
+
+
+def _add_sizes(root: DataRoot, documents: list[dict[str, Any]]) -> None:
+    from minidock.verbs.ps import ps
+
+    for document in documents:
+        for row in ps(root, all=True, filters=[f"id={document['Id']}"], size=True):
+            document["SizeRw"] = row.size_bytes
+            document["SizeRootFs"] = row.root_size_bytes

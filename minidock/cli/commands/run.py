@@ -5,7 +5,6 @@ from __future__ import annotations
 from minidock.cli.commands.create import create_options
 from minidock.cli.output import write_line
 from minidock.cli.session import open_root
-from minidock.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,13 +13,9 @@ if TYPE_CHECKING:
 
 def handle(options: dict[str, Any]) -> int:
     """Make a container, run it, and end as its command ended."""
-    import os
-
     from minidock.verbs.run import run
 
     detach = options["detach"]
-    if options["tty"] and options["interactive"] and not detach and not os.isatty(0):
-        raise UsageError("the input device is not a TTY")
     wanted = create_options(options)
     with open_root(options) as root:
         result = run(root, options["image"], options["command"], wanted, detach=detach)
