@@ -15,9 +15,11 @@ from minidock.errors import BadArchive, DigestMismatch, MinidockError, StoreCorr
 from minidock.formats.archive import open_archive
 from minidock.store.root import DataRoot
 from minidock.verbs.pull_tar import pull_tar
-from tests import bad_archives, builders
+from tests import bad_archives, bad_layouts, builders
 from tests.bad_archives import CASES, TINY
 from tests.builders import ImageSpec
+
+assert bad_layouts  # importing it adds its cases
 
 
 def open_files() -> int:
