@@ -273,3 +273,77 @@ def test_removing_containers_says_the_same(containers: Both) -> None:
     assert containers.same("rm", "cli-a", "cli-nope", "cli-b") == "cli-a\ncli-b\n"
     theirs, ours = (run("rmi", "cli-one:test", "cli-two:a") for run in (containers.docker, containers.minidock))
     assert ours.returncode == theirs.returncode
+
+
+RUNS = [
+    ["true"],
+    ["false"],
+    ["sh", "-c", "echo out; echo err >&2; exit 7"],
+    ["sh", "-c", "kill -9 $$"],
+    ["/nope"],
+    ["nope"],
+    ["/etc"],
+]
+
+
+@pytest.mark.parametrize("words", RUNS)
+def test_runs_end_alike(both: Both, words: list[str]) -> None:
+    line = ["run", "--rm", "--network", "none", "cli-one:test", *words]
+    theirs, ours = both.docker(*line), both.minidock(*line)
+    assert (ours.stdout, ours.returncode) == (theirs.stdout, theirs.returncode), (ours.stderr, theirs.stderr)
+    if theirs.returncode < 125 or theirs.returncode > 127:
+        assert ours.stderr == theirs.stderr
+
+
+FACTS = (
+    "{{.Name}} {{.Path}} {{.Args}} {{.State.Status}} {{.State.Running}} {{.State.ExitCode}} {{.State.Paused}}",
+    "{{.Config.Cmd}} {{.Config.Env}} {{.Config.Image}} {{.Config.Tty}} {{.Config.OpenStdin}} {{.Config.WorkingDir}}",
+    "{{.Config.AttachStdin}} {{.Config.AttachStdout}} {{.Config.AttachStderr}} {{.Config.StdinOnce}}",
+    "{{json .Config.Labels}} {{json .Config.Entrypoint}} {{json .Config.Volumes}} {{.Config.User}}",
+    "{{.HostConfig.NetworkMode}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.Privileged}} {{.HostConfig.ShmSize}}",
+    "{{json .HostConfig.CapAdd}} {{json .HostConfig.Binds}} {{.HostConfig.AutoRemove}} {{.HostConfig.LogConfig.Type}}",
+    "{{.Driver}} {{.Platform}} {{.RestartCount}} {{len .Mounts}} {{.HostConfig.RestartPolicy.Name}}",
+)
+
+
+def test_a_life_is_told_alike(both: Both) -> None:
+    """One container from create to rm; each word of docker's has its like."""
+    words = ["--network", "none", "--label", "l=1", "-e", "A=b", "--name", "cli-life"]
+    script = "trap 'exit 9' TERM; echo started; sleep 0.2; echo bad >&2; while true; do sleep 0.1; done"
+    try:
+        for run in (both.docker, both.minidock):
+            done = run("create", *words, "cli-one:test", "sh", "-c", script)
+            assert re.fullmatch("[0-9a-f]{64}\n", done.stdout), done.stderr
+        told_alike(both)
+        assert both.same("start", "cli-life") == "cli-life\n"
+        told_alike(both)
+        both.same("exec", "cli-life", "sh", "-c", "echo in; exit 6")
+        both.same("exec", "cli-life", "cat", "/etc/cli")
+        both.same("rm", "cli-life")
+        both.same("stop", "-t", "20", "cli-life")
+        both.same("stop", "cli-life")
+        both.same("wait", "cli-life")
+        told_alike(both)
+        both.same("logs", "cli-life")
+        both.same("logs", "--tail", "1", "cli-life")
+        both.same("logs", "--since", "2020-01-01", "--until", "2020-01-02", "cli-life")
+        assert both.docker("logs", "cli-life").stderr == both.minidock("logs", "cli-life").stderr == "bad\n"
+        both.same("kill", "cli-life")
+        both.same("exec", "cli-life", "true")
+        both.same("diff", "cli-life")
+    finally:
+        both.same("rm", "-f", "cli-life")
+
+
+def told_alike(both: Both) -> None:
+    """inspect and ps say the same of cli-life in both."""
+    for template in FACTS:
+        both.same("inspect", "-f", template, "cli-life")
+    both.same("ps", "-a", "--filter", "name=cli-life", "--format", "{{.Names}} {{.State}} {{.Command}} {{.Labels}}")
+    exited = both.same("ps", "-q", "--filter", "status=exited", "--filter", "name=cli-life", "--format", "{{.Names}}")
+    statuses = [
+        run("ps", "-a", "--filter", "name=cli-life", "--format", "{{.Status}}").stdout
+        for run in (both.docker, both.minidock)
+    ]
+    assert len({re.sub(r"Less than a second|[0-9]+ seconds?", "X", status) for status in statuses}) == 1
+    assert ("Exited" in statuses[0]) == bool(exited)
