@@ -29,8 +29,10 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 
 CLOSE_RANGE_CLOEXEC = 4
+_AT_EMPTY_PATH = 0x1000
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 
+NUMBERS.setdefault("execveat", 281 if MACHINE == "aarch64" else 322)
 NUMBERS.setdefault("keyctl", 219 if MACHINE == "aarch64" else 250)
 
 
@@ -153,6 +155,14 @@ def exec_program(path: bytes, arguments: Sequence[bytes], environment: Sequence[
     Shape:  environment as a list, since os.execve would drop entries without `=` and repeated ones
     Source: execve(2)
     """
-    argv = (ctypes.c_char_p * (len(arguments) + 1))(*arguments, None)
-    envp = (ctypes.c_char_p * (len(environment) + 1))(*environment, None)
+    argv, envp = _vector(arguments), _vector(environment)
     _execve(path, ctypes.addressof(argv), ctypes.addressof(envp))
+
+
+def exec_descriptor(fd: int, arguments: Sequence[bytes], environment: Sequence[bytes]) -> None:
+    """Become the program that fd is; returns only by raising SyscallError. Source: execveat(2), AT_EMPTY_PATH"""
+    syscall("execveat", fd, b"", _vector(arguments), _vector(environment), _AT_EMPTY_PATH)
+
+
+def _vector(words: Sequence[bytes]) -> ctypes.Array[ctypes.c_char_p]:
+    return (ctypes.c_char_p * (len(words) + 1))(*words, None)

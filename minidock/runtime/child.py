@@ -20,6 +20,7 @@ from minidock.linux.process import (
     SIGKILL,
     close_from,
     close_on_exec_from,
+    exec_descriptor,
     exec_program,
     join_new_session_keyring,
     prctl,
@@ -68,12 +69,15 @@ class Payload:
 
 
 class Channels:
-    """The child's ends: three standard descriptors, the error pipe, and a pipe that ends with the parent."""
+    """The child's ends: three standard descriptors, error pipe, a pipe that ends with the parent, trampoline."""
 
-    __slots__ = ("error_fd", "parent_fd", "standard")
+    __slots__ = ("error_fd", "parent_fd", "standard", "trampoline_fd")
 
-    def __init__(self, standard: tuple[int, int, int], error_fd: int, parent_fd: int) -> None:
+    def __init__(
+        self, standard: tuple[int, int, int], error_fd: int, parent_fd: int, trampoline_fd: int | None
+    ) -> None:
         self.standard = standard
+        self.trampoline_fd = trampoline_fd
         self.error_fd = error_fd
         self.parent_fd = parent_fd
 
@@ -126,12 +130,21 @@ def settle(payload: Payload, user: User, channels: Channels, console_fd: int) ->
         _become_init(payload, has_terminal=console_fd >= 0)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     try:
+        if channels.trampoline_fd is not None:
+            os.write(channels.error_fd, b"P" + program + b"\0")
+            os.set_inheritable(channels.error_fd, True)
+            exec_descriptor(channels.trampoline_fd, [program, *payload.argv], environment)
         exec_program(program, payload.argv, environment)
     except SyscallError as error:
-        message = _EXEC_MESSAGES.get(error.errno or 0, (error.strerror or "").lower())
-        code = 127 if error.errno == errno.ENOENT else 126
-        raise CommandError(f"exec {os.fsdecode(program)}: {message}", exit_code=code) from None
+        raise exec_error(program, error.errno or 0) from None
     os._exit(126)
+
+
+def exec_error(program: bytes, errno_value: int) -> CommandError:
+    """Why execve(2) refused a program: 127 when it or its interpreter is missing, else 126."""
+    message = _EXEC_MESSAGES.get(errno_value, os.strerror(errno_value).lower())
+    code = 127 if errno_value == errno.ENOENT else 126
+    return CommandError(f"exec {os.fsdecode(program)}: {message}", exit_code=code)
 
 
 def _take_standard(channels: Channels, console_fd: int, user: User) -> None:

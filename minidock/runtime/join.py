@@ -82,7 +82,7 @@ def exec_process(
         trace("clone", f"nsenter --target {pid} --mount --uts --ipc --net --cgroup --pid")
         trace("exec", " ".join(spec.argv))
     exchange = Exchange(spec.tty)
-    channels = Channels((stdin_fd, stdout_fd, stderr_fd), exchange.error_write, exchange.life_read)
+    channels = Channels((stdin_fd, stdout_fd, stderr_fd), exchange.error_write, exchange.life_read, exchange.trampoline)
 
     def work() -> NoReturn:
         set_parent_death_signal(SIGKILL)

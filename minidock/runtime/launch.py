@@ -12,10 +12,11 @@ from minidock.linux import capabilities
 from minidock.linux.process import clone_process, set_dumpable, set_parent_death_signal, start_time_of
 from minidock.runtime import devices
 from minidock.runtime.cgroup import Cgroup, hierarchies
-from minidock.runtime.child import Channels, Payload, run_child, settle
+from minidock.runtime.child import Channels, Payload, exec_error, run_child, settle
 from minidock.runtime.plan import build_plan, clone_flags, describe_clone
 from minidock.runtime.rootfs import Operation, Setup
 from minidock.runtime.spec import BindMount, ContainerSpec, ExecSpec, TmpfsMount, environment
+from minidock.runtime.trampoline import make_trampoline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,11 +61,20 @@ def allowed_capabilities(add: Sequence[str], drop: Sequence[str], *, privileged:
 class Exchange:
     """The pipes between parent and child: errors up, the parent's life down, the terminal's master up."""
 
-    __slots__ = ("console_child", "console_parent", "error_read", "error_write", "life_read", "life_write")
+    __slots__ = (
+        "console_child",
+        "console_parent",
+        "error_read",
+        "error_write",
+        "life_read",
+        "life_write",
+        "trampoline",
+    )
 
     def __init__(self, tty: bool) -> None:
         self.error_read, self.error_write = _high_pipe()
         self.life_read, self.life_write = _high_pipe()
+        self.trampoline = make_trampoline(self.error_write)
         self.console_parent = self.console_child = -1
         if tty:
             import _socket
@@ -83,6 +93,8 @@ class Exchange:
         for handle in (self.error_write, self.life_read, self.console_child):
             if handle >= 0:
                 os.close(handle)
+        if self.trampoline is not None:
+            os.close(self.trampoline)
 
     def close_rest(self) -> None:
         """In the parent, after the outcome is known."""
@@ -99,6 +111,11 @@ class Exchange:
         data = b""
         while chunk := os.read(self.error_read, 8192):
             data += chunk
+        if data.startswith(b"P"):
+            # the trampoline ran: the program's path, and if it could not be executed, minus the errno
+            program, _, data = data[1:].partition(b"\0")
+            if len(data) == 8:
+                return exec_error(program, -int.from_bytes(data, "little", signed=True))
         if not data:
             return None
         kind, code, text = data.decode("utf-8", "surrogateescape").split("\0", 2)
@@ -254,7 +271,9 @@ def launch(
         if trace:
             _trace_plan(trace, spec, plan, mask)
         exchange = Exchange(spec.tty)
-        channels = Channels((stdin_fd, stdout_fd, stderr_fd), exchange.error_write, exchange.life_read)
+        channels = Channels(
+            (stdin_fd, stdout_fd, stderr_fd), exchange.error_write, exchange.life_read, exchange.trampoline
+        )
         setup = Setup(exchange.send_console)
 
         def work() -> NoReturn:

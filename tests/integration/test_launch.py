@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -227,8 +228,11 @@ def test_signals_of_the_caller_do_not_leak_in(bundle: Bundle) -> None:
     assert [line.split()[1] for line in done.stdout.splitlines()] == ["0" * 16, "0" * 16]
 
 
-def test_the_container_dies_with_its_launcher(bundle: Bundle) -> None:
-    process = subprocess.Popen(bundle.words("sleep", "1000", print_pid=True), stdout=subprocess.PIPE, text=True)
+@pytest.mark.parametrize("options", [{}, {"user": "alice"}, {"init": True, "user": "alice"}, {"tty": True}])
+def test_the_container_dies_with_its_launcher(bundle: Bundle, options: dict[str, Any]) -> None:
+    process = subprocess.Popen(
+        bundle.words("sleep", "1000", print_pid=True, **options), stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     pid = int(process.stdout.readline())
     pidfd = os.pidfd_open(pid)
@@ -269,4 +273,5 @@ def test_the_explained_plan_is_what_ran(bundle: Bundle) -> None:
     assert told <= ran
     shown = {line for line in ran if not line.startswith(("/proc/", "/sys/firmware"))}
     assert shown - told == {"/"}
-    assert done.stderr.splitlines()[0].startswith("clone: unshare --fork --mount --pid --uts --ipc --net")
+    clones = [line for line in done.stderr.splitlines() if line.startswith("clone: ")]
+    assert clones[0].startswith("clone: unshare --fork --mount --pid --uts --ipc --net")

@@ -1,0 +1,90 @@
+"""The last step before the container's program: a hundred bytes of our own instead of the host's python.
+
+execve(2) resolves the program, its `#!` line and its ELF interpreter while /proc/self/exe still names the
+caller's executable. An image that spells one of these `/proc/self/exe` would run the host's python with the
+image's libraries and could later overwrite it (CVE-2019-5736). So the child first becomes this tiny static
+program out of a sealed memfd, which nobody can write to, and that executes the image's program.
+
+It calls fcntl(error_fd, F_SETFD, FD_CLOEXEC), execve(argv[0], argv + 1, envp), and if that returns,
+write(error_fd, &result, 8) and exit_group(126).
+Source: runc libcontainer/exeseal, which copies all of runc for the same reason; elf(5); memfd_create(2)
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+
+from minidock.errors import SyscallError
+from minidock.linux.libc import MACHINE, syscall
+
+_MFD_CLOEXEC, _MFD_ALLOW_SEALING, _MFD_EXEC = 1, 2, 0x10
+_SEALS = 0x1 | 0x2 | 0x4 | 0x8  # F_SEAL_SEAL, SHRINK, GROW, WRITE
+_F_ADD_SEALS = 1033
+_EINVAL = 22
+
+_BASE = 0x400000
+_HEADERS_BYTES = 64 + 56
+
+
+def _code(error_fd: int) -> bytes:
+    """The program for x86-64; registers rdi, rsi, rdx are a system call's arguments, rax its number and result."""
+    number = error_fd.to_bytes(4, "little")
+    return b"".join(
+        (
+            b"\xb8\x48\0\0\0",  # mov eax, 72 (fcntl)
+            b"\xbf" + number,  # mov edi, error_fd
+            b"\xbe\2\0\0\0",  # mov esi, F_SETFD
+            b"\xba\1\0\0\0",  # mov edx, FD_CLOEXEC
+            b"\x0f\x05",  # syscall
+            b"\x58",  # pop rax: argc
+            b"\x48\x8b\x3c\x24",  # mov rdi, [rsp]: argv[0], the path
+            b"\x48\x8d\x74\x24\x08",  # lea rsi, [rsp+8]: argv + 1
+            b"\x48\x8d\x54\xc4\x08",  # lea rdx, [rsp+rax*8+8]: envp
+            b"\xb8\x3b\0\0\0",  # mov eax, 59 (execve)
+            b"\x0f\x05",  # syscall
+            b"\x50",  # push rax: -errno
+            b"\x48\x89\xe6",  # mov rsi, rsp
+            b"\xba\x08\0\0\0",  # mov edx, 8
+            b"\xbf" + number,  # mov edi, error_fd
+            b"\xb8\1\0\0\0",  # mov eax, 1 (write)
+            b"\x0f\x05",  # syscall
+            b"\xbf\x7e\0\0\0",  # mov edi, 126
+            b"\xb8\xe7\0\0\0",  # mov eax, 231 (exit_group)
+            b"\x0f\x05",  # syscall
+        )
+    )
+
+
+def _elf(code: bytes) -> bytes:
+    """A static executable of one read-execute segment. Source: elf(5), Elf64_Ehdr and Elf64_Phdr"""
+    size = _HEADERS_BYTES + len(code)
+
+    def word(value: int, size_bytes: int) -> bytes:
+        return value.to_bytes(size_bytes, "little")
+
+    header = b"\x7fELF\2\1\1" + bytes(9) + word(2, 2) + word(62, 2) + word(1, 4) + word(_BASE + _HEADERS_BYTES, 8)
+    header += word(64, 8) + word(0, 8) + word(0, 4) + word(64, 2) + word(56, 2) + word(1, 2) + bytes(6)
+    segment = word(1, 4) + word(5, 4) + word(0, 8) + word(_BASE, 8) * 2 + word(size, 8) * 2 + word(0x1000, 8)
+    return header + segment + code
+
+
+def make_trampoline(error_fd: int) -> int | None:
+    """A sealed memfd with the program, which reports to error_fd.
+
+    Returns: a close-on-exec descriptor; None on a machine that the program is not written for, or where the
+             kernel does not let a memfd be executed: then the child executes the image's program itself
+    """
+    if MACHINE != "x86_64":
+        return None
+    name, flags = b"minidock", _MFD_CLOEXEC | _MFD_ALLOW_SEALING
+    try:
+        handle = syscall("memfd_create", name, flags | _MFD_EXEC)
+    except SyscallError as error:
+        # MFD_EXEC is new in Linux 6.3
+        if error.errno != _EINVAL:
+            return None
+        handle = syscall("memfd_create", name, flags)
+    os.write(handle, _elf(_code(error_fd)))
+    fcntl.fcntl(handle, _F_ADD_SEALS, _SEALS)
+    return handle
