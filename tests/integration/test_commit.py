@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import random
+import select
+import signal
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -206,15 +210,109 @@ def test_a_failure_after_the_layer_takes_it_back(loaded: DataRoot) -> None:
     assert files_of(loaded) == before
 
 
-def test_the_126th_layer_is_refused_before_anything_is_read(data_root: DataRoot, scratch: Path) -> None:
-    layers = [builders.layer_tar(builders.tar_member(b"f%d" % number, b"x")) for number in range(125)]
+def test_125_layers_can_be_committed_and_not_one_more(data_root: DataRoot, scratch: Path) -> None:
+    layers = [builders.layer_tar(builders.tar_member(b"f%d" % number, b"x")) for number in range(124)]
     pull_tar(data_root, str(builders.docker_archive(scratch / "deep.tar", builders.ImageSpec(layers, tags=["deep:1"]))))
-    container = create(data_root, "deep:1", ["x"], CreateOptions(name="deep"))
-    (upper_of(data_root, container) / "new").write_text("new")
+    new_container(data_root, "almost", "deep:1")
+    assert len(data_root.images.get(commit(data_root, "almost", "full:1").image_id).config.diff_ids) == 125
+    new_container(data_root, "full", "full:1")
     before = files_of(data_root)
     with pytest.raises(MaxDepthExceeded, match="125"):
-        commit(data_root, "deep")
+        commit(data_root, "full")
     assert files_of(data_root) == before
+
+
+def test_a_container_without_an_image_gives_a_parentless_one(loaded: DataRoot) -> None:
+    container = new_container(loaded)
+    container.document["Image"] = ""
+    container.save_document()
+    image = loaded.images.get(commit(loaded, "work").image_id)
+    assert len(image.config.diff_ids) == len(image.config.history) == 1 and image.parent is None
+    assert image.config.architecture in ("amd64", "arm64", "arm", "386", "riscv64", "ppc64le", "s390x", "loong64")
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_the_callers_umask_changes_nothing(umask: int, loaded: DataRoot) -> None:
+    container = new_container(loaded)
+    upper = upper_of(loaded, container)
+    (upper / "made").mkdir()
+    os.mkfifo(upper / "made/fifo")
+    for path, mode in ((upper / "made", 0o2775), (upper / "made/fifo", 0o666), (upper / "new", 0o4664)):
+        path.chmod(mode)
+    before = os.umask(umask)
+    try:
+        chain_id = commit(loaded, "work", "masked:1").chain_id
+    finally:
+        os.umask(before)
+    assert chain_id
+    own = Path(loaded.overlay_path, loaded.layers.get(chain_id).cache_id)
+    modes = {str(path.relative_to(own)): stat.S_IMODE(path.lstat().st_mode) for path in (own, *own.rglob("*"))}
+    assert modes == {
+        ".": 0o710,
+        "committed": 0o600,
+        "diff": 0o755,
+        "diff/made": 0o2775,
+        "diff/made/fifo": 0o666,
+        "diff/new": 0o4664,
+        "link": 0o644,
+        "lower": 0o644,
+        "work": 0o700,
+    }
+
+
+def test_a_full_disk_leaves_nothing(scratch: Path, busybox_archive: Path) -> None:
+    place = scratch / "small"
+    place.mkdir()
+    builders.run_command("mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", place)
+    try:
+        with DataRoot.open(str(place / "root")) as root:
+            pull_tar(root, str(busybox_archive))
+            container = new_container(root)
+            (upper_of(root, container) / "large").write_bytes(os.urandom(13 << 20))
+            before = files_of(root)
+            with pytest.raises(SyscallError, match="No space left"):
+                commit(root, "work", "large:1")
+            assert files_of(root) == before
+    finally:
+        builders.run_command("umount", place)
+
+
+def layers_without_owner(root: DataRoot) -> set[str]:
+    """Directories of overlay2/ that neither layerdb nor a container names."""
+    known = {root.layers.get(chain_id).cache_id for chain_id in root.layers.all()}
+    for container in root.containers.all():
+        known |= {CacheID(container.mount_id), CacheID(container.init_id)}
+    return set(os.listdir(root.overlay_path)) - known - {"l"}
+
+
+def test_kills_at_any_point_leave_the_old_state_or_the_new(loaded: DataRoot) -> None:
+    container = new_container(loaded)
+    upper = upper_of(loaded, container)
+    for number in range(300):
+        (upper / f"file{number}").write_bytes(b"x" * number)
+    images = loaded.images.ids()
+    source = random.Random(5)
+    for turn in range(12):
+        victim = os.fork()
+        if victim == 0:
+            try:
+                with DataRoot.open(loaded.path) as own:
+                    for message in range(50):
+                        commit(own, "work", "killed:1", message=f"{turn}.{message}")
+            finally:
+                os._exit(0)
+        select.select([], [], [], source.uniform(0.0, 0.15))
+        os.kill(victim, signal.SIGKILL)
+        os.waitpid(victim, 0)
+        with DataRoot.open(loaded.path) as root:
+            assert os.listdir(root.stage_path) == []
+            assert not layers_without_owner(root)
+            for image_id in root.images.ids():
+                image = root.images.get(image_id)
+                assert image.chain_id and len(root.layers.stack(image.chain_id)) == len(image.config.diff_ids)
+    final = commit(loaded, "work", "killed:1", message="last")
+    assert final.chain_id and builders.sha256(tar_of(loaded, final.chain_id)) == final.diff_id
+    assert set(images) < set(loaded.images.ids())
 
 
 def test_the_steps_told_are_the_steps_taken(loaded: DataRoot) -> None:
