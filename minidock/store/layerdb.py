@@ -260,15 +260,15 @@ class LayerStore:
                 refuse_mounted(f"{self._root.overlay_path}/{layer.cache_id}")
                 stage.mark("layer", f"{layer.chain_id.hex}.{layer.cache_id}")
             for layer in unused:
-                self._remove(stage, layer)
+                record = f"{self.path}/{layer.chain_id.hex}"
+                self._root.tell("remove", record)
+                os.rename(record, stage.new_path("trash"))
+            if unused:
+                # No record may come back after a power cut whose content did not.
+                sync_directory(self.path)
+            for layer in unused:
+                overlay2.delete_directory(self._root, layer.cache_id, is_checked=True)
         return [layer.chain_id for layer in unused]
-
-    def _remove(self, stage: Stage, layer: Layer) -> None:
-        record = f"{self.path}/{layer.chain_id.hex}"
-        self._root.tell("remove", record)
-        os.rename(record, stage.new_path("trash"))
-        sync_directory(self.path)
-        overlay2.delete_directory(self._root, layer.cache_id)
 
 
 def _read(where: str, name: str, *, default: str | None = None, strip: bool = True) -> str:

@@ -22,6 +22,7 @@ from minidock.linux.mount import describe_mount, mount
 from minidock.store.transaction import (
     delete_tree,
     make_directory,
+    mounts_below,
     read_small,
     refuse_mounted,
     write_new,
@@ -121,15 +122,17 @@ def publish_directory(root: DataRoot, path: str, cache_id: CacheID, link_id: Lin
         raise SyscallError(f"rename({path!r}, {target!r})", error.errno or 5) from None
 
 
-def delete_directory(root: DataRoot, cache_id: str) -> None:
+def delete_directory(root: DataRoot, cache_id: str, *, is_checked: bool = False) -> None:
     """Delete an overlay2 directory with its short name; missing parts are fine.
 
+    Shape:  is_checked: the caller has just made sure that nothing is mounted in it
     Raises: Conflict when something is mounted in it
     """
     path = f"{root.overlay_path}/{CacheID.parse(cache_id)}"
     if not os.path.lexists(path):
         return
-    refuse_mounted(path)
+    if not is_checked:
+        refuse_mounted(path)
     unlink_short_name(root, cache_id)
     root.tell("remove", path)
     stage = root.stages[-1] if root.stages else None
@@ -262,20 +265,21 @@ def remove_rw(root: DataRoot, stage: Stage, container_id: ContainerID) -> None:
         return
     except FormatError as error:
         raise _corrupt(record, error) from None
-    for name in (mount_id, mount_id + "-init"):
-        refuse_mounted(f"{root.overlay_path}/{name}")
+    for point in mounts_below(root.overlay_path):
+        if point.startswith(f"{root.overlay_path}/{mount_id}"):
+            refuse_mounted(point)
     stage.mark("remove", f"{container_id}.{mount_id}")
-    delete_rw(root, container_id, mount_id)
+    delete_rw(root, container_id, mount_id, is_checked=True)
 
 
-def delete_rw(root: DataRoot, container_id: ContainerID, mount_id: str) -> None:
+def delete_rw(root: DataRoot, container_id: ContainerID, mount_id: str, *, is_checked: bool = False) -> None:
     """Delete what there is of a container's directories and mount record, in the engine's order."""
     try:
         mount_id = CacheID.parse(mount_id).removesuffix("-init")
     except FormatError:
         return
-    delete_directory(root, mount_id)
-    delete_directory(root, mount_id + "-init")
+    delete_directory(root, mount_id, is_checked=is_checked)
+    delete_directory(root, mount_id + "-init", is_checked=is_checked)
     handle = os.open(root.layers.mounts_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         delete_tree(handle, container_id)

@@ -248,9 +248,9 @@ class Stage:
             discard(self.root, self.path)
 
     def new_path(self, word: str) -> str:
-        """A path in the stage that nothing uses yet."""
+        """A path in the stage that nothing uses yet, and that no marker is named like."""
         self._count += 1
-        return f"{self.path}/{word}-{self._count}"
+        return f"{self.path}/{self._count}-{word}"
 
     def mark(self, kind: str, name: str) -> None:
         """Write down, before the data root changes, what is about to change; see the module's head.

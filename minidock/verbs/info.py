@@ -101,7 +101,9 @@ def _operating_system() -> tuple[str, str]:
 
 def _backing_file_system(root: DataRoot) -> str:
     """The type of the file system with the layers. Source: proc(5), /proc/PID/mountinfo"""
-    device = os.stat(root.path).st_dev
+    if root.fd < 0:
+        return "unknown"
+    device = os.fstat(root.fd).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     kind = "unknown"
     for line in os.fsdecode(read_small("/proc/self/mountinfo", 1 << 20)).splitlines():
