@@ -2,8 +2,9 @@
 
 Everything is read and checked in a private stage before anything is visible: the documents when the archive is
 opened, the layers while they are unpacked (each against its diff_id, and its digest where the archive promises
-one). Only then are layers published from the bottom up, then configs, then parents, and names last. One bad
-image of an archive means that none of its images appears, and an error takes back what the stage began.
+one), and layers that are known already while they are read. Only then are layers published from the bottom up, then
+configs, then parents, and names last. One bad image of an archive means that none of its images appears, and an
+error takes back what the stage began.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 from minidock.errors import DigestMismatch, MinidockError
 from minidock.formats.archive import open_archive
 from minidock.formats.imageconfig import encode_config
+from minidock.formats.layercheck import check_layers
 from minidock.formats.platform import host_platform, parse_platform
 from minidock.formats.reference import parse_tag
 from minidock.ids import chain_ids_of
@@ -83,6 +85,7 @@ class _Loader:
         self._images = archive.images
         self._progress = progress
         self._opened: list[StagedLayer] = []
+        self._checked: set[ChainID] = set()
         self._staged: dict[ChainID, tuple[StagedLayer, UnpackedLayer]] = {}
         # A chain that several images share is one entry: it is unpacked once.
         self._wanted: dict[ChainID, tuple[DiffID, LayerBlob]] = {}
@@ -111,10 +114,9 @@ class _Loader:
 
     def _unpack(self, missing: list[ChainID]) -> None:
         root = self._root
-        if self._progress is not None:
-            for chain_id, (_, blob) in self._wanted.items():
-                is_known = chain_id not in missing and chain_id not in self._staged
-                self._progress(blob.key, "Already exists" if is_known else "Waiting", 0, blob.length_bytes)
+        self._check_known([chain for chain in self._wanted if chain not in missing and chain not in self._staged])
+        for chain_id in missing:
+            self._report(self._wanted[chain_id][1], "Waiting", 0)
         jobs = []
         staged_layers = []
         for chain_id in missing:
@@ -129,6 +131,19 @@ class _Loader:
             if unpacked.diff_id != diff_id:
                 raise DigestMismatch("layer", expected=diff_id, actual=unpacked.diff_id)
             self._staged[chain_id] = (staged, unpacked)
+
+    def _check_known(self, known: list[ChainID]) -> None:
+        """Layers that are there are not unpacked again, but the archive must still hold what it promises."""
+        layers = [self._wanted[chain_id] for chain_id in known if chain_id not in self._checked]
+        check_layers([(blob, diff_id) for diff_id, blob in layers])
+        self._checked.update(known)
+        for diff_id, blob in layers:
+            self._root.tell("hash", f"{blob.key}: known, {blob.length_bytes} bytes in the archive = {diff_id}")
+            self._report(blob, "Already exists", blob.length_bytes)
+
+    def _report(self, blob: LayerBlob, state: str, done: int) -> None:
+        if self._progress is not None:
+            self._progress(blob.key, state, done, blob.length_bytes)
 
     def _publish(self) -> list[LoadedImage]:
         loaded: list[LoadedImage] = []
@@ -153,8 +168,8 @@ class _Loader:
                 staged, unpacked = self._staged.pop(chain_id)
                 self._root.layers.publish(staged, parent, diff_id, unpacked.size_bytes)
                 result.warnings += unpacked.warnings
-                if self._progress is not None:
-                    self._progress(unpacked.key, "Pull complete", unpacked.tar_bytes, unpacked.tar_bytes)
+                blob = self._wanted[chain_id][1]
+                self._report(blob, "Pull complete", blob.length_bytes)
             (result.known_layers if is_known else result.new_layers).append(chain_id)
             parent = chain_id
 
@@ -208,7 +223,7 @@ def _import_rootfs(
     (loaded.new_layers if is_new else loaded.known_layers).append(chain_id)
     loaded.warnings = list(unpacked.warnings)
     if progress is not None:
-        progress(blob.key, "Pull complete", unpacked.tar_bytes, unpacked.tar_bytes)
+        progress(blob.key, "Pull complete", blob.length_bytes, blob.length_bytes)
     return loaded
 
 

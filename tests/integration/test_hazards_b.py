@@ -6,6 +6,8 @@ import gzip
 import hashlib
 import json
 import os
+import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,10 @@ from minidock.errors import BadArchive, DigestMismatch, MinidockError, StoreCorr
 from minidock.formats.archive import open_archive
 from minidock.store.root import DataRoot
 from minidock.verbs.pull_tar import pull_tar
-from tests import bad_archives, bad_layouts, builders
+from tests import bad_archives, bad_layouts, builders, ocilayouts
 from tests.bad_archives import CASES, TINY
 from tests.builders import ImageSpec
+from tests.conftest import missing
 
 assert bad_layouts  # importing it adds its cases
 
@@ -141,17 +144,29 @@ def test_names_that_lead_out_of_the_archive_never_touch_the_disk(data_root: Data
     assert os.listdir(host) == ["kept"]
 
 
-def test_a_known_layer_must_still_be_in_the_archive(data_root: DataRoot, scratch: Path) -> None:
+@pytest.mark.parametrize("style", ["podman", "oci"])
+@pytest.mark.parametrize("compress", [None, gzip.compress])
+def test_a_known_layer_must_still_be_in_the_archive(
+    style: str, compress: Any, data_root: DataRoot, scratch: Path
+) -> None:
+    """Engines skip such a layer's file: missing, damaged or another's, the archive is as bad as on a fresh root."""
     spec = ImageSpec([TINY], tags=["known:1"])
     pull_tar(data_root, str(builders.docker_archive(scratch / "a", spec)))
-    without = scratch / "b"
-    without.write_bytes(
-        builders.outer_tar((name, data) for name, data in bad_archives.saved(spec) if not name.endswith(".tar"))
-    )
+    members = builders.docker_archive_members(spec, style=style, compress=compress)
+    layer = compress(TINY) if compress else TINY
+    (name,) = (name for name, data in members if data == layer)
+    other = compress(bad_archives.OTHER) if compress else bad_archives.OTHER
+    archive = scratch / "b"
     before = builders.tree_listing(data_root.path)
-    with pytest.raises(BadArchive, match="not in there"):
-        pull_tar(data_root, str(without))
-    assert builders.tree_listing(data_root.path) == before
+    for wrong, error in ((None, BadArchive), (other, DigestMismatch), (layer[:-10], MinidockError)):
+        changed = [(old, wrong if old == name else data) for old, data in members if old != name or wrong is not None]
+        archive.write_bytes(builders.outer_tar(changed))
+        with pytest.raises(error):
+            pull_tar(data_root, str(archive))
+        assert builders.tree_listing(data_root.path) == before
+    archive.write_bytes(builders.outer_tar(members))
+    (loaded,) = pull_tar(data_root, str(archive))
+    assert loaded.new_layers == []
 
 
 def test_no_flipped_byte_makes_a_wrong_image(data_root: DataRoot, scratch: Path) -> None:
@@ -196,18 +211,28 @@ def wanted_layer(image: Any) -> str:
 
 
 def test_labels_and_names_of_an_image_steer_nothing_on_the_host(data_root: DataRoot, scratch: Path) -> None:
-    """Every option's name as label, variable and annotation: all of it is data, none of it is opened."""
-    target = scratch / "steered"
+    """Every option's name as label, variable and annotation: strace sees nothing opened or run by those values."""
+    if shutil.which("strace") is None:
+        missing("strace is not installed")
     words = "root data-root MINIDOCK_ROOT volume mount bind device cap_add privileged runtime hook config env_file"
-    labels = {word: str(target) for word in words.split()}
-    spec = ImageSpec(
-        [TINY],
-        tags=["steer:1"],
-        config=builders.image_config([TINY], config={"Labels": labels, "Env": [f"{k}={v}" for k, v in labels.items()]}),
+    labels = {word: str(scratch / "steered") for word in words.split()}
+    run = {"Labels": labels, "Env": [f"{key}={value}" for key, value in labels.items()], "Volumes": {}}
+    config = builders.image_config([TINY], config=run, author=labels["root"], comment=labels["root"])
+    layout = ocilayouts.Layout()
+    layout.manifests.append(layout.add_image(ImageSpec([TINY], config=config), annotations=labels))
+    folder = layout.write(scratch / "layout")
+    script = (
+        "import sys; from minidock.store.root import DataRoot; from minidock.verbs.pull_tar import pull_tar\n"
+        "with DataRoot.open(sys.argv[1]) as root: print(len(pull_tar(root, sys.argv[2])))"
     )
-    pull_tar(data_root, str(builders.docker_archive(scratch / "a", spec)))
-    assert not target.exists()
-    assert b"steered" not in b"".join(entry[0] for entry in builders.tree_listing(data_root.path))
+    trace = scratch / "trace"
+    strace = ("strace", "-f", "-qq", "-e", "trace=%file,execve", "-s", "300", "-o", trace)
+    done = builders.run_command(*strace, sys.executable, "-c", script, data_root.path, folder)
+    assert done.stdout == "1\n"
+    calls = trace.read_text()
+    assert str(folder / "index.json") in calls or "index.json" in calls
+    assert "steered" not in calls
+    assert calls.count("execve(") == 1
 
 
 def test_labels_of_ten_megabytes_load(data_root: DataRoot, scratch: Path) -> None:
