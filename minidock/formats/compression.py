@@ -87,7 +87,8 @@ _MEMBERS = {"gzip": _zlib_member, "bzip2": _bzip2_member, "xz": _xz_member, "zst
 class Decompressor:
     """One compressed stream of any number of members; zero bytes may follow the last one, nothing else may."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, *, piece_bytes: int = PIECE_BYTES) -> None:
+        self._piece_bytes = piece_bytes
         try:
             self._new_member: Callable[[], tuple[Any, tuple[type[Exception], ...]]] = _MEMBERS[kind]
         except KeyError:
@@ -103,7 +104,7 @@ class Decompressor:
         self._head = b""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Decompress a piece of input, in pieces of at most PIECE_BYTES; must be exhausted before the next.
+        """Decompress a piece of input, in pieces of at most piece_bytes; must be exhausted before the next.
 
         Raises: BadArchive on corrupt data
         """
@@ -141,7 +142,7 @@ class Decompressor:
         member = self._member
         while True:
             try:
-                out: bytes = member.decompress(data, PIECE_BYTES)
+                out: bytes = member.decompress(data, self._piece_bytes)
             except self._errors as error:
                 raise BadArchive(f"corrupt {self.kind} stream: {str(error) or type(error).__name__}") from None
             if out:
@@ -154,7 +155,7 @@ class Decompressor:
                     return
             else:
                 data = member.unconsumed_tail
-                if not data and len(out) < PIECE_BYTES:
+                if not data and len(out) < self._piece_bytes:
                     return
 
     def finish(self) -> None:

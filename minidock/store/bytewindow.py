@@ -81,7 +81,11 @@ class Pipeline:
 
 
 class ByteWindow:
-    """A stream that one thread feeds and several read, each at its own pace."""
+    """A stream that one thread feeds and several read, each at its own pace.
+
+    A reader's position is looked at without its being told; so whoever has read and then waits for anything else
+    wakes the feeding thread first (Pipeline.condition.notify_all), or the window would look fuller than it is.
+    """
 
     def __init__(self, pipeline: Pipeline, limit_bytes: int) -> None:
         self.pipeline = pipeline
@@ -104,7 +108,7 @@ class ByteWindow:
         """Add data; waits while the slowest reader is a window behind. Raises Poisoned."""
         pipeline = self.pipeline
         with pipeline.condition:
-            while self._fed_bytes - min(reader.taken_bytes for reader in self._readers) > self._limit_bytes:
+            while self._fed_bytes - min(reader.position for reader in self._readers) > self._limit_bytes:
                 pipeline.wait()
             pipeline.check()
             self._fed_bytes += len(data)
@@ -126,7 +130,6 @@ class WindowReader:
         self._window = window
         self._before_wait = before_wait
         self.queue: deque[bytes] = deque()
-        self.taken_bytes = 0
         self.position = 0
         self._left = memoryview(b"")
 
@@ -141,9 +144,7 @@ class WindowReader:
         if not self.queue and not window.closed and self._before_wait is not None:
             self._before_wait()
         with condition:
-            if self.taken_bytes != self.position:
-                self.taken_bytes = self.position
-                condition.notify_all()
+            condition.notify_all()
             while not self.queue:
                 if window.closed:
                     return False

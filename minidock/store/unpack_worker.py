@@ -66,6 +66,7 @@ class _Recorder:
             return
         pipeline = self._pipeline
         with pipeline.condition:
+            pipeline.condition.notify_all()
             while len(self._batches) >= _MAX_BATCHES:
                 pipeline.wait()
             self._batches.append(self._batch)
@@ -83,6 +84,7 @@ class _Recorder:
         """The next batch, None after the last one; raises Poisoned."""
         pipeline = self._pipeline
         with pipeline.condition:
+            pipeline.condition.notify_all()
             while not self._batches:
                 if self._closed:
                     return None
@@ -131,7 +133,7 @@ class LayerUnpacker:
             self._readers: list[ByteReader] = [BufferReader(view) for _ in range(3)]
             self._window = None
         else:
-            self._decompressor = Decompressor(self._compression)
+            self._decompressor = Decompressor(self._compression, piece_bytes=piece_bytes)
             self._window = ByteWindow(self._pipeline, window_bytes)
             readers = [self._window.new_reader() for _ in range(3)]
             readers[0].set_before_wait(self._hand_over)
