@@ -170,8 +170,9 @@ class Attachment:
         """Give back what belongs to the attachment."""
         if self.pidfd >= 0:
             os.close(self.pidfd)
-        if self.input_fd >= 0 and self.console_fd < 0:
-            os.close(self.input_fd)
+        for fd in {self.console_fd, self.input_fd}:
+            if fd >= 0:
+                os.close(fd)
 
     def run(self) -> int | None:
         """Copy and forward until the end.
@@ -204,7 +205,9 @@ class Attachment:
         while True:
             message = self.reports.next()
             if message is None:
-                # The monitor was killed, and the kernel killed the container with it.
+                # The monitor was killed, and the kernel kills the container with it.
+                if self.pidfd >= 0:
+                    wait_process(self.pidfd)
                 return EXIT_KILLED
             if message.startswith("exit "):
                 return int(message[5:])

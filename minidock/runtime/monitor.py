@@ -208,7 +208,8 @@ class _Monitor:
             "hint": error.hint,
             "kind": type(error).__name__,
         }
-        self._report("failed " + encode_json(words).decode("utf-8", "replace"))
+        if not self._report("failed " + encode_json(words).decode("utf-8", "replace")):
+            self._restore_terminal()
         os._exit(0)
 
     def _close_foreign(self) -> None:
@@ -236,6 +237,10 @@ class _Monitor:
             os.close(null)
             if launched.console_fd is None:
                 raise CommandError("the container's terminal did not come", exit_code=125)
+            if streams.stdout_fd >= 0:
+                from minidock.runtime.tty import copy_size
+
+                copy_size(streams.terminal_fd if streams.terminal_fd >= 0 else streams.stdout_fd, launched.console_fd)
             self._add_source(launched.console_fd, "stdout", streams.stdout_fd)
             return launched
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
@@ -270,11 +275,20 @@ class _Monitor:
         for fd in (0, 1, 2):
             os.dup2(null, fd)
 
-    def _report(self, message: str) -> None:
+    def _report(self, message: str) -> bool:
+        """Tell the starter; False when it has gone."""
         try:
             os.write(self.streams.report_write, message.encode("utf-8", "surrogateescape") + b"\n")
         except OSError:
-            return
+            return False
+        return True
+
+    def _restore_terminal(self) -> None:
+        """Put the caller's terminal back, since the starter was killed before it could."""
+        if self.streams.terminal_attributes is not None:
+            from minidock.runtime.tty import restore
+
+            restore(self.streams.terminal_fd, self.streams.terminal_attributes)
 
     def _copy_until_end(self, launched: Launched) -> None:
         """Carry output until the first process has ended and its streams are dry."""
@@ -360,10 +374,8 @@ class _Monitor:
             said_so = False
         os.close(streams.control_read)
         streams.control_read = -1
-        if not said_so and streams.terminal_attributes is not None:
-            from minidock.runtime.tty import restore
-
-            restore(streams.terminal_fd, streams.terminal_attributes)
+        if not said_so:
+            self._restore_terminal()
         if streams.stdin_write >= 0 and not streams.keeps_stdin:
             os.close(streams.stdin_write)
             streams.stdin_write = -1

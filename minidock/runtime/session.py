@@ -75,16 +75,47 @@ class Session:
 
     def _run_attached(self, streams: Streams, reports: Reports, signals: Signals, control_write: int) -> int | None:
         streams.stdout_fd, streams.stderr_fd = self.stdout_fd, self.stderr_fd
+        if self.job.tty:
+            return self._run_on_terminal(streams, reports, signals, control_write)
         input_fd = -1
-        handover = self._prepare_terminal(streams) if self.job.tty else None
-        if self.opens_stdin and not self.job.tty:
+        if self.opens_stdin:
             streams.stdin_read, input_fd = os.pipe2(os.O_CLOEXEC)
         self._fork(streams)
         if input_fd >= 0 and not self.interactive:
             os.close(input_fd)
             input_fd = -1
+        attachment = self._attach(reports, signals, control_write, input_fd)
+        try:
+            return attachment.run()
+        finally:
+            attachment.close()
+
+    def _run_on_terminal(self, streams: Streams, reports: Reports, signals: Signals, control_write: int) -> int | None:
+        from minidock.runtime.tty import DetachKeys, is_terminal, make_raw, restore
+
+        handover = self._prepare_terminal(streams)
+        size_fd = self.stdout_fd if is_terminal(self.stdout_fd) else self.stdin_fd
+        attributes = streams.terminal_attributes
+        try:
+            if attributes is not None:
+                # Before the container can write its first byte.
+                make_raw(self.stdin_fd, attributes)
+            self._fork(streams)
+            attachment = self._attach(reports, signals, control_write, -1)
+            try:
+                console_fd = receive_descriptor(handover)
+                attachment.use_console(console_fd, size_fd, DetachKeys() if attributes is not None else None)
+                return attachment.run()
+            finally:
+                attachment.close()
+        finally:
+            if attributes is not None:
+                restore(self.stdin_fd, attributes)
+            handover.close()
+
+    def _attach(self, reports: Reports, signals: Signals, control_write: int, input_fd: int) -> Attachment:
         pid, ticks = reports.started()
-        attachment = Attachment(
+        return Attachment(
             reports,
             signals,
             control_fd=control_write,
@@ -92,12 +123,6 @@ class Session:
             stdin_fd=self.stdin_fd if self.interactive else -1,
             input_fd=input_fd,
         )
-        try:
-            if handover is not None:
-                return self._run_terminal(attachment, handover, streams)
-            return attachment.run()
-        finally:
-            attachment.close()
 
     def _fork(self, streams: Streams) -> None:
         fork_monitor(self.job, streams)
@@ -121,20 +146,3 @@ class Session:
             streams.terminal_fd = self.stdin_fd
             streams.terminal_attributes = get_attributes(self.stdin_fd)
         return mine
-
-    def _run_terminal(self, attachment: Attachment, handover: Any, streams: Streams) -> int | None:
-        from minidock.runtime.tty import DetachKeys, is_terminal, make_raw, restore
-
-        console_fd = receive_descriptor(handover)
-        handover.close()
-        size_fd = self.stdout_fd if is_terminal(self.stdout_fd) else self.stdin_fd
-        attributes = streams.terminal_attributes
-        try:
-            if attributes is not None:
-                make_raw(self.stdin_fd, attributes)
-            attachment.use_console(console_fd, size_fd, DetachKeys() if attributes is not None else None)
-            return attachment.run()
-        finally:
-            if attributes is not None:
-                restore(self.stdin_fd, attributes)
-            os.close(console_fd)
