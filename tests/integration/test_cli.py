@@ -84,6 +84,16 @@ def test_the_spine(loaded: Cli) -> None:
     assert loaded("images", "-q").stdout == ""
 
 
+def test_commit_as_json_and_as_another_engine(loaded: Cli) -> None:
+    loaded("run", "--name", "src", "busybox:test", "sh", "-c", "echo new > /four")
+    facts = json.loads(loaded("commit", "--json", "--engine", "20.10", "--pause=false", "src", "out:1").stdout)
+    document = json.loads(loaded("inspect", "out:1").stdout)[0]
+    assert (document["Id"], document["RootFS"]["Layers"][-1]) == (facts["ImageID"], facts["DiffID"])
+    assert document["DockerVersion"].startswith("20.10")
+    assert facts["Reference"] == "out:1"
+    assert json.loads(loaded("diff", "--json", "src").stdout) == [{"Kind": "A", "Path": "/four"}]
+
+
 def test_tables(loaded: Cli) -> None:
     loaded("create", "--name", "two", "--label", "a=b", "busybox:test", "echo", "a long command, cut at twenty")
     images = loaded("images").stdout.splitlines()
@@ -138,6 +148,7 @@ def test_a_moved_tag_is_told(loaded: Cli, scratch: Path, busybox_layer: bytes) -
         (["logs", "--since", "yesterday", "nope"], 1, "yesterday"),
         (["commit", "nope"], 1, "No such container: nope"),
         (["commit", "nope", "UPPER"], 1, "lowercase"),
+        (["commit", "--engine", "new", "nope"], 1, "not an engine version"),
         (["diff", "nope"], 1, "No such container: nope"),
         (["rmi", "nope"], 1, "No such image: nope"),
         (["tag", "nope", "x"], 1, "No such image: nope"),
