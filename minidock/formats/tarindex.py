@@ -43,7 +43,7 @@ def member_key(name: bytes, *, folder: bytes = b"") -> bytes:
     Raises: UnsafePath if the name is absolute or leaves the archive
     """
     if name.startswith(b"/"):
-        raise UnsafePath(f"the archive names the absolute path {_shown(name)}")
+        raise UnsafePath(f"it names the absolute path {_shown(name)}")
     parts: list[bytes] = [part for part in folder.split(b"/") if part]
     for part in name.split(b"/"):
         if part in (b"", b"."):
@@ -53,7 +53,7 @@ def member_key(name: bytes, *, folder: bytes = b"") -> bytes:
         elif parts:
             parts.pop()
         else:
-            raise UnsafePath(f"the archive names {_shown(name)}, which is outside of it")
+            raise UnsafePath(f"it names {_shown(name)}, which is outside of the archive")
     return b"/".join(parts)
 
 
@@ -80,7 +80,7 @@ class TarMembers:
                 # The last of several members with one name wins, as it would on a disk.
                 self._members[member_key(name)] = member
             except UnsafePath as error:
-                self.unsafe = self.unsafe or error
+                self.unsafe = self.unsafe or UnsafePath(f"{what}: {error.message}")
 
     def names(self) -> list[bytes]:
         """The keys of all members."""
@@ -102,7 +102,13 @@ class TarMembers:
         return self.fd, member.offset, member.length_bytes
 
     def _resolve(self, name: str) -> Member | None:
-        key = member_key(name.encode("utf-8", "surrogateescape"))
+        try:
+            return self._follow(member_key(name.encode("utf-8", "surrogateescape")))
+        except UnsafePath as error:
+            raise UnsafePath(f"{self.what}: {error.message}") from None
+
+    def _follow(self, key: bytes) -> Member | None:
+        name = key
         for _ in range(_MAX_LINKS):
             member = self._members.get(key)
             if member is None or member.kind == "other":
@@ -111,7 +117,7 @@ class TarMembers:
                 return member
             folder = key.rpartition(b"/")[0] if member.kind == "symlink" else b""
             key = member_key(member.target, folder=folder)
-        raise UnsafePath(f"{self.what}: {name[:100]!r}: too many levels of symbolic links")
+        raise UnsafePath(f"{_shown(name)}: too many levels of symbolic links")
 
     def close(self) -> None:
         """Close the archive's file."""
