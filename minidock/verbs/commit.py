@@ -139,6 +139,7 @@ def _read_upper(root: DataRoot, source: Container, staged: StagedLayer, dialect:
 def _write(root: DataRoot, source: Container, staged: StagedLayer, dialect: Dialect) -> WrittenLayer:
     upper = root.layers.diff_path(source.layer.mount_id)
     root.tell("read", f"{upper}: what the container changed")
+    root.tell("write", f"{staged.path}/diff: the new layer, until it is whole")
     upper_fd = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         written = write_layer(upper_fd, staged.diff_fd, staged.tar_split_fd, dialect=dialect.tar, trace=root.trace)
