@@ -237,7 +237,8 @@ def _work(unpack_worker: Any, job: UnpackJob, pipe: int, wants_trace: bool) -> N
         import signal
 
         gc.disable()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        # SIGBUS is how a mapped file that was cut announces itself; its handler in a parent must not speak for us.
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGBUS):
             signal.signal(number, signal.SIG_DFL)
         encode = json.JSONEncoder().encode
 
