@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from minidock.trace import Trace
 
 
-def open_root(options: dict[str, Any], *, write: bool = True) -> DataRoot:
-    """The data root of --root; a command that only reads does not make one.
+def open_root(options: dict[str, Any], *, write: bool = True, create: bool = False) -> DataRoot:
+    """The data root of --root; only a command that brings images makes one.
 
     Raises: StoreError
     """
@@ -22,4 +22,4 @@ def open_root(options: dict[str, Any], *, write: bool = True) -> DataRoot:
         from minidock.cli import explain
 
         trace = explain.trace
-    return DataRoot.open(options.get("root"), write=write, create=write, trace=trace)
+    return DataRoot.open(options.get("root"), write=write, create=create, trace=trace)

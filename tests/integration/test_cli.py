@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -167,9 +168,10 @@ def test_what_goes_wrong_is_one_line(loaded: Cli, words: list[str], status: int,
     failed(loaded(*words), status, reason)
 
 
-def test_reading_does_not_make_a_root(cli: Cli, scratch: Path) -> None:
-    for words in (["images"], ["ps", "-a"], ["inspect", "x"]):
+def test_only_bringing_images_makes_a_root(cli: Cli, scratch: Path) -> None:
+    for words in (["images"], ["ps", "-a"], ["inspect", "x"], ["tag", "x", "y"], ["rm", "x"]):
         failed(cli(*words), 1, "no data root")
+    failed(cli("run", "x"), 125, "no data root")
     assert not (scratch / "root").exists()
 
 
@@ -281,6 +283,18 @@ def test_completion_offers_commands_and_options(cli: Cli, scratch: Path) -> None
 
     assert "pull-tar" in complete("minidock pu").split()
     assert "--no-trunc" in complete("minidock images --no").split()
+
+
+def test_without_root_rights(loaded: Cli, scratch: Path) -> None:
+    # a copy, since an ordinary user may not even be let into the project's directory
+    shutil.copytree(f"{PROJECT}/minidock", scratch / "lib" / "minidock")
+    entry = f"import sys; sys.path.insert(0, {str(scratch / 'lib')!r}); from minidock.__main__ import main; main()"
+    python = [os.path.realpath(sys.executable), "-I", "-S", "-c", entry, "--root", str(scratch / "root")]
+    for words, status in ((["images"], 1), (["run", "busybox:test"], 125), (["load", "-i", "/etc/passwd"], 1)):
+        done = subprocess.run(
+            python + words, user=65534, group=65534, extra_groups=[], capture_output=True, text=True, check=False
+        )
+        failed(done, status, "needs root rights")
 
 
 BROKEN = f"""

@@ -26,7 +26,7 @@ def load_from(source: str | int, options: dict[str, Any], *, name: str | None = 
         from minidock.cli.progress import progress_for
 
         progress = progress_for(1)
-    with open_root(options) as root:
+    with open_root(options, create=True) as root:
         loaded = pull_tar(root, source, name=name, platform=options["platform"], progress=progress)
     for image in loaded:
         for warning in image.warnings:
