@@ -23,7 +23,7 @@ from minidock.formats.manifest import ImageManifest, parse_manifest_json
 from minidock.formats.oci import LayoutReader
 from minidock.formats.platform import Platform, host_platform, parse_platform
 from minidock.formats.reference import parse_tag
-from minidock.formats.tarindex import TarMembers, is_tar_header
+from minidock.formats.tarindex import MAX_MEMBERS, TarMembers, is_tar_header
 from minidock.formats.tarstream import BLOCK
 
 TYPE_CHECKING = False
@@ -42,6 +42,7 @@ class Archive:
     """An open archive; leaving its `with` closes all files that the blobs point into.
 
     Shape: kind "docker-save", "oci", "docker-dir" or "rootfs"; rootfs is set only for the last, images is then empty
+    Units: spooled_bytes: how much was copied because it could not be read in place
     """
 
     def __init__(self, members: TarMembers | DirectoryMembers, what: str) -> None:
@@ -50,6 +51,7 @@ class Archive:
         self.kind = "rootfs"
         self.images: list[ArchivedImage] = []
         self.rootfs: LayerBlob | None = None
+        self.spooled_bytes = 0
 
     def __enter__(self) -> Archive:
         return self
@@ -79,8 +81,9 @@ def open_archive(
     wanted = parse_platform(platform) if platform else None
     reference = parse_tag(name) if name else None
     what = os.fsdecode(source) if isinstance(source, (str, bytes)) and source != "-" else "standard input"
-    members = _open_members(source, what, spool_dir, progress)
+    members, spooled_bytes = _open_members(source, what, spool_dir, progress)
     archive = Archive(members, what)
+    archive.spooled_bytes = spooled_bytes
     try:
         _read_images(archive, wanted)
         if reference is not None and len(archive.images) > 1:
@@ -103,7 +106,7 @@ def _read_images(archive: Archive, wanted: Platform | None) -> None:
     is_layout = members.has_file("oci-layout") and members.has_file("index.json")
     # With an explicit platform the index is asked, since manifest.json can name only one.
     if members.has_file("manifest.json") and not (wanted and is_layout):
-        _refuse_unsafe(members)
+        _refuse_odd(members)
         manifest = parse_manifest_json(read_member(members, "manifest.json", limit_bytes=MAX_MANIFEST_BYTES))
         if isinstance(manifest, ImageManifest):
             reader = LayoutReader(members, wanted or host_platform(), blob_folder="")
@@ -111,7 +114,7 @@ def _read_images(archive: Archive, wanted: Platform | None) -> None:
         else:
             archive.kind, archive.images = "docker-save", read_saved_images(members, manifest)
     elif is_layout:
-        _refuse_unsafe(members)
+        _refuse_odd(members)
         archive.kind, archive.images = "oci", LayoutReader(members, wanted or host_platform()).read_layout()
     else:
         archive.rootfs = _rootfs_of(archive)
@@ -136,9 +139,14 @@ def _rootfs_of(archive: Archive) -> LayerBlob:
     )
 
 
-def _refuse_unsafe(members: TarMembers | DirectoryMembers) -> None:
-    if isinstance(members, TarMembers) and members.unsafe is not None:
+def _refuse_odd(members: TarMembers | DirectoryMembers) -> None:
+    """Refuse an image archive, other than a root's tree, with members that none has."""
+    if not isinstance(members, TarMembers):
+        return
+    if members.unsafe is not None:
         raise members.unsafe
+    if not members.is_complete:
+        raise BadArchive(f"{members.what}: an image archive with more than {MAX_MEMBERS} members")
 
 
 def _check_platform(image: ArchivedImage, what: str, wanted: Platform | None) -> None:
@@ -157,12 +165,14 @@ def _check_platform(image: ArchivedImage, what: str, wanted: Platform | None) ->
 
 def _open_members(
     source: str | int, what: str, spool_dir: str, progress: Progress | None
-) -> TarMembers | DirectoryMembers:
+) -> tuple[TarMembers | DirectoryMembers, int]:
+    """Index the archive; the number is how many bytes had to be spooled for that."""
     fd = _open_source(source, what)
+    spooled_bytes = 0
     try:
         status = os.fstat(fd)
         if stat.S_ISDIR(status.st_mode):
-            return DirectoryMembers(what)
+            return DirectoryMembers(what), 0
         start = os.lseek(fd, 0, os.SEEK_CUR) if stat.S_ISREG(status.st_mode) else 0
         head = _read_head(fd)
         if not head:
@@ -174,12 +184,13 @@ def _open_members(
             spool, fd = fd, -1
         else:
             spool = _spool(fd, kind, head, what, spool_dir, progress)
-            start = 0
+            start, spooled_bytes = 0, os.fstat(spool).st_size
     finally:
         if fd >= 0:
             os.close(fd)
     try:
-        return TarMembers(spool, offset=start, length_bytes=os.fstat(spool).st_size - start, what=what)
+        length_bytes = os.fstat(spool).st_size - start
+        return TarMembers(spool, offset=start, length_bytes=length_bytes, what=what), spooled_bytes
     except BaseException:
         os.close(spool)
         raise

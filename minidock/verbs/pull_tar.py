@@ -70,6 +70,8 @@ def pull_tar(
         root.stage() as stage,
         open_archive(source, spool_dir=stage.path, platform=platform, name=name, progress=progress) as archive,
     ):
+        if archive.spooled_bytes:
+            root.tell("write", f"{stage.path}: {archive.spooled_bytes} bytes spooled into a file without a name")
         root.tell("read", f"{archive.what}: {archive.kind}")
         if archive.rootfs is not None:
             return [_import_rootfs(root, stage, archive.rootfs, name, platform, progress)]
@@ -121,6 +123,8 @@ class _Loader:
         staged_layers = []
         for chain_id in missing:
             diff_id, blob = self._wanted[chain_id]
+            packing = "" if blob.compression == "none" else f", {blob.compression} compressed"
+            root.tell("read", f"{blob.key}: {blob.length_bytes} bytes from byte {blob.offset}{packing}")
             staged = root.layers.stage_layer(self._stage)
             self._opened.append(staged)
             staged_layers.append(staged)

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from backports import zstd
 
-from minidock.errors import BadManifest, NotFound, UsageError
+from minidock.errors import BadArchive, BadManifest, NotFound, UsageError
 from minidock.formats.tarsplit import reassemble
 from minidock.ids import ChainID
 from minidock.store.root import DataRoot
@@ -249,14 +249,46 @@ def test_a_roots_tree_becomes_an_image(packing: str, way: str, data_root: DataRo
     assert again.references == []
 
 
-def test_a_roots_tree_with_more_members_than_an_archive_has(
+def test_a_roots_tree_has_more_members_than_an_image_archive(
     data_root: DataRoot, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("minidock.formats.tarindex.MAX_MEMBERS", 10)
-    tree = builders.layer_tar(*(builders.tar_member(b"f%d" % number) for number in range(50)))
+    files = [builders.tar_member(b"f%d" % number) for number in range(50)]
+    tree = builders.layer_tar(*files)
     (scratch / "tree").write_bytes(tree)
     (loaded,) = pull_tar(data_root, str(scratch / "tree"))
     assert rebuild(data_root, loaded.new_layers[0]) == tree
+    images = builders.docker_archive(scratch / "a", ImageSpec([ONE])).read_bytes()
+    (scratch / "a").write_bytes(images.rstrip(b"\0") + bytes(-len(images.rstrip(b"\0")) % 512) + tree)
+    with pytest.raises(BadArchive, match="members"):
+        pull_tar(data_root, str(scratch / "a"))
+
+
+def test_each_step_is_told(scratch: Path) -> None:
+    """What --explain shows of a load: the archive, each layer's place, hashes with their inputs, each write."""
+    spec = ImageSpec([ONE, TWO], tags=["told:1"])
+    archive = builders.docker_archive(scratch / "a", spec)
+    lines: list[tuple[str, str]] = []
+    with DataRoot.open(str(scratch / "root"), trace=lambda kind, text: lines.append((kind, text))) as root:
+        (loaded,) = pull_tar(root, str(archive))
+        bottom, top = loaded.new_layers
+        assert lines[0] == ("read", f"{archive}: docker-save")
+        with tarfile.open(archive) as opened:
+            offsets = [member.offset_data for member in opened if member.name.endswith("layer.tar")]
+        for layer, offset in zip(spec.layers, offsets, strict=True):
+            assert ("read", f"{builders.sha256(layer)[7:19]}: {len(layer)} bytes from byte {offset}") in lines
+        told = [text for kind, text in lines if kind == "hash"]
+        assert any(bottom in text and builders.sha256(TWO) in text for text in told), "the chain ID's two inputs"
+        assert any(loaded.image_id in text and f"{len(spec.config)} bytes" in text for text in told)
+        written = [text for kind, text in lines if kind == "write"]
+        names = Path(root.image_path, "repositories.json")
+        assert written[-1] == str(names), "the names come last"
+        for chain_id in (bottom, top):
+            assert any(f"layerdb/sha256/{chain_id.hex}/" in text for text in written)
+        again = len(lines)
+        pull_tar(root, feed(archive.read_bytes()))
+        assert "spooled" in lines[again][1]
+        assert not any("layerdb" in text for _, text in lines[again:])
 
 
 # --- the ways in

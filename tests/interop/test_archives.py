@@ -81,6 +81,9 @@ def test_docker_save(dockerd: Engine, made: dict[str, str], saved: Path, data_ro
         digits = image.image_id.hex
         their_config = dockerd.root / "image/overlay2/imagedb/content/sha256" / digits
         assert data_root.images.get(image.image_id).raw == their_config.read_bytes()
+    # The archive names the parent, since it holds it too; that of the other image is not in there.
+    assert data_root.images.parent(loaded[0].image_id) == loaded[1].image_id
+    assert data_root.images.parent(loaded[1].image_id) is None
 
 
 def test_docker_save_piped_and_compressed(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
+import re
 from typing import Any
 
 import pytest
@@ -291,3 +293,43 @@ def test_any_json_is_read_or_refused(config: dict[str, Any], changes: dict[str, 
 def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
     with pytest.raises(BadConfig):
         ImageConfig.parse(raw)
+
+
+def test_a_hundred_thousand_damaged_configs_are_read_or_refused() -> None:
+    """Values swapped for values of other kinds, keys moved, bytes flipped: never another error than BadConfig."""
+    chance = random.Random(12)
+    raw = json.dumps(
+        document(config={"Env": ["A=b"], "Cmd": ["sh"], "Labels": {"a": "b"}, "Healthcheck": {"Test": ["CMD", "x"]}})
+    ).encode()
+    tokens = [raw[start:end] for start, end in _spans(raw)]
+    junk = [
+        b"null",
+        b"[]",
+        b"{}",
+        b'""',
+        b"-1",
+        b"1e999",
+        b"true",
+        b'"\\ud800"',
+        b"[[",
+        b'{"a":',
+        b",",
+        b'"CMD"',
+        b"\xff",
+    ]
+    accepted = 0
+    for _ in range(100_000):
+        damaged = list(tokens)
+        for _ in range(chance.randint(1, 3)):
+            damaged[chance.randrange(len(damaged))] = chance.choice(junk if chance.random() < 0.5 else tokens)
+        try:
+            ImageConfig.parse(b"".join(damaged)).validate()
+            accepted += 1
+        except BadConfig:
+            continue
+    assert 100 < accepted < 50_000
+
+
+def _spans(raw: bytes) -> list[tuple[int, int]]:
+    """The tokens of a JSON document: strings whole, all else byte by byte."""
+    return [match.span() for match in re.finditer(rb'"(?:[^"\\\\]|\\\\.)*"|.', raw)]
