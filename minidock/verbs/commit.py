@@ -7,9 +7,9 @@ import time
 
 from minidock.constants import EMPTY_TAR_DIFF_ID, MAX_LAYERS
 from minidock.errors import Conflict, MaxDepthExceeded, StoreError, UsageError
-from minidock.formats.gojson import format_time
+from minidock.formats.gojson import format_time, parse_time
 from minidock.formats.imageconfig import encode_config
-from minidock.formats.runconfig import order_run_config
+from minidock.formats.runconfig import RunConfig, order_run_config
 from minidock.ids import ChainID, DiffID, ImageID
 from minidock.store.changes import write_layer
 
@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from minidock.formats.imageconfig import HistoryEntry
     from minidock.formats.reference import Reference
     from minidock.store.changes import WrittenLayer
     from minidock.store.containers import Container
@@ -200,7 +201,8 @@ def _new_configs(source: Container, changes: list[str] | tuple[str, ...]) -> tup
 
     Source: moby daemon/commit.go, merge: without changes they are the same object, whose Labels are then never null
     """
-    own = order_run_config(source.config.run)
+    # Checked first: the record may be another engine's, or damaged.
+    own = RunConfig(source.config.run).to_document()
     if not changes:
         own["Labels"] = own["Labels"] or {}
         return own, own
@@ -238,6 +240,23 @@ def _host_architecture() -> str:
     return Platform("linux", os.uname().machine).architecture
 
 
+def _history_entry(entry: HistoryEntry, dialect: Dialect) -> dict[str, Any]:
+    """An inherited entry as the engine writes it again: times without trailing zeros, and nothing it does not know."""
+    created = entry.created
+    if created.endswith("Z"):
+        created = format_time(parse_time(created))
+    if not created and dialect.author_first:
+        # These engines keep the time as a value, which is there even when it says never.
+        created = _NO_TIME
+    return {
+        "created": created,
+        "created_by": entry.created_by,
+        "author": entry.author,
+        "comment": entry.comment,
+        "empty_layer": entry.empty_layer,
+    }
+
+
 def _image_document(
     source: Container,
     parent: Image | None,
@@ -250,11 +269,7 @@ def _image_document(
     config, own = configs
     base: dict[str, Any] = parent.config.document if parent else {}
     created = format_time(time.time_ns())
-    history = [dict(entry) for entry in base.get("history") or []]
-    if dialect.author_first:
-        # These engines keep the time as a value, which is there even when it says never.
-        for entry in history:
-            entry["created"] = entry.get("created") or _NO_TIME
+    history = [_history_entry(entry, dialect) for entry in parent.config.history] if parent else []
     command = own["Cmd"] or []
     history.append({"created": created, "created_by": " ".join(command), "author": author, "comment": message})
     document: dict[str, Any] = {

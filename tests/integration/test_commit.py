@@ -231,6 +231,37 @@ def test_a_container_without_an_image_gives_a_parentless_one(loaded: DataRoot) -
     assert image.config.architecture in ("amd64", "arm64", "arm", "386", "riscv64", "ppc64le", "s390x", "loong64")
 
 
+@pytest.mark.parametrize(
+    ("engine", "expected"),
+    [
+        ("", [{"created": "2026-01-02T03:04:05.67Z", "created_by": "a"}, {"created_by": "b", "empty_layer": True}]),
+        (
+            "20.10",
+            [
+                {"created": "2026-01-02T03:04:05.67Z", "created_by": "a"},
+                {"created": "0001-01-01T00:00:00Z", "created_by": "b", "empty_layer": True},
+            ],
+        ),
+    ],
+)
+def test_inherited_history_is_written_as_the_engine_reads_it(
+    engine: str, expected: list[dict[str, Any]], data_root: DataRoot, scratch: Path
+) -> None:
+    layer = builders.layer_tar(builders.tar_member(b"f", b"x"))
+    history = [
+        {"created": "2026-01-02T03:04:05.670000Z", "created_by": "a", "author": "", "empty_layer": False, "more": 1},
+        {"created_by": "b", "empty_layer": True},
+    ]
+    more: dict[str, Any] = {"os.version": "1", "os.features": ["x"], "variant": "v8"}
+    config = builders.image_config([layer], history=history, **more)
+    image = builders.ImageSpec([layer], tags=["old:1"], config=config)
+    pull_tar(data_root, str(builders.docker_archive(scratch / "old.tar", image)))
+    new_container(data_root, "work", "old:1")
+    document = data_root.images.get(commit(data_root, "work", engine=engine).image_id).config.document
+    assert document["history"][:2] == expected
+    assert (document["os.version"], document["os.features"], document["variant"]) == ("1", ["x"], "v8")
+
+
 @pytest.mark.parametrize("umask", [0o000, 0o077])
 def test_the_callers_umask_changes_nothing(umask: int, loaded: DataRoot) -> None:
     container = new_container(loaded)
