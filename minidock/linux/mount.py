@@ -51,7 +51,12 @@ _FLAG_WORDS = (
 _PROPAGATION = ((MS_PRIVATE, "private"), (MS_SLAVE, "slave"), (MS_SHARED, "shared"))
 
 
-def _quote(word: str) -> str:
+def shell_word(word: str) -> str:
+    """A word as one may type it in a shell; control characters in bash's `$'\\n'` form."""
+    if not word.isprintable():
+        data = word.encode("utf-8", "surrogateescape")
+        letters = (chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in data)
+        return f"$'{''.join(letters)}'"
     safe = word and all(letter.isalnum() or letter in "@%+=:,./_-" for letter in word)
     return word if safe else "'" + word.replace("'", "'\"'\"'") + "'"
 
@@ -60,7 +65,7 @@ def describe_mount(
     source: bytes | None, target: bytes, fstype: bytes | None, flags: int, data: bytes | None = None
 ) -> str:
     """The mount(8) line that makes the same mount(2) call, fit to be pasted into a shell."""
-    where = _quote(os.fsdecode(target))
+    where = shell_word(os.fsdecode(target))
     for bit, word in _PROPAGATION:
         if flags & bit:
             return f"mount --make-{'r' if flags & MS_REC else ''}{word} {where}"
@@ -70,13 +75,13 @@ def describe_mount(
     if flags & MS_BIND and flags & MS_REMOUNT:
         words.insert(1, "bind")
     elif flags & MS_BIND:
-        return f"mount --{'r' if flags & MS_REC else ''}bind {_quote(os.fsdecode(source or b''))} {where}"
+        return f"mount --{'r' if flags & MS_REC else ''}bind {shell_word(os.fsdecode(source or b''))} {where}"
     if data:
         words.append(os.fsdecode(data))
-    options = f" -o {_quote(','.join(words))}" if words else ""
+    options = f" -o {shell_word(','.join(words))}" if words else ""
     if flags & MS_REMOUNT:
         return f"mount{options} {where}"
-    return f"mount -t {os.fsdecode(fstype or b'none')}{options} {_quote(os.fsdecode(source or b'none'))} {where}"
+    return f"mount -t {os.fsdecode(fstype or b'none')}{options} {shell_word(os.fsdecode(source or b'none'))} {where}"
 
 
 OPEN_TREE_CLONE = 1

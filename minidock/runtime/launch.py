@@ -9,6 +9,7 @@ import os
 
 from minidock.errors import CommandError, MinidockError, SyscallError, UsageError
 from minidock.linux import capabilities
+from minidock.linux.mount import shell_word
 from minidock.linux.process import clone_process, set_dumpable, set_parent_death_signal, start_time_of
 from minidock.runtime import devices
 from minidock.runtime.cgroup import Cgroup, hierarchies
@@ -238,7 +239,7 @@ def _trace_plan(trace: Trace, spec: ContainerSpec, plan: Sequence[Operation], ma
     for operation in plan:
         trace(operation.kind, operation.describe())
     words = capabilities.words(mask)
-    trace("exec", f"setpriv --bounding-set=-all,+{words.replace(',', ',+')} -- {' '.join(spec.argv)}")
+    trace("exec", f"setpriv --bounding-set=-all,+{words.replace(',', ',+')} -- {' '.join(map(shell_word, spec.argv))}")
 
 
 def launch(
@@ -284,7 +285,7 @@ def launch(
             for operation in plan:
                 operation.execute(setup)
             assert setup.user is not None
-            settle(payload, setup.user, channels, setup.console_fd)
+            settle(payload, setup.user, channels, setup.root_fd, setup.console_fd)
 
         pid, pidfd, console = clone_and_settle(clone_flags(spec), exchange, work, group)
     except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import subprocess
 import time
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from minidock.cli import explain, failures, output, progress, report, sizes, spans, times
 from minidock.errors import NoSuchImage, UsageError
+from minidock.linux.mount import shell_word
 
 
 def test_columns_are_as_wide_as_dockers() -> None:
@@ -246,3 +248,13 @@ def test_progress_redraws_its_lines() -> None:
         "bbbbbbbbbbbb: Extracting [=========================>                         ]  500B/1kB",
     ]
     assert drawn[1:] == ["[2A\r", "[2Kaaaaaaaaaaaa: Pull complete", "[2B\r"]
+
+
+@pytest.mark.parametrize(
+    "word", ["plain", "", "a b", "a'b", "$HOME", "a;b|c", "new\nline", "\x1b[31m", "tab\there'", "back\\slash\x01", "ü"]
+)
+def test_explained_words_are_the_shells(word: str) -> None:
+    written = shell_word(word)
+    assert output.escape_controls(written) == written
+    done = subprocess.run(["bash", "-c", f"printf %s {written}"], capture_output=True, check=True)
+    assert done.stdout.decode() == word
