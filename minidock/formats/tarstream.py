@@ -197,6 +197,18 @@ def _check_sum(block: bytes, field: bytes) -> None:
         raise BadArchive("tar: header with a wrong checksum")
 
 
+def looks_like_tar(head: bytes) -> bool:
+    """Whether a stream's first bytes are a header with a right checksum, or the end blocks of an empty tar."""
+    block = head[:BLOCK]
+    if len(block) < BLOCK or block == _ZERO_BLOCK:
+        return not block.strip(b"\0")
+    try:
+        _check_sum(block, block[148:156])
+    except BadArchive:
+        return False
+    return True
+
+
 class TarReader:
     """The entries of a tar stream, up to its end blocks or the end of its bytes.
 

@@ -16,10 +16,10 @@ from collections import deque
 
 from minidock.errors import BadArchive, DigestMismatch, MinidockError, SyscallError
 from minidock.formats.bytestream import BufferReader
-from minidock.formats.compression import PIECE_BYTES, Decompressor, sniff
+from minidock.formats.compression import PIECE_BYTES, Decompressor, identify, sniff
 from minidock.formats.crc64 import find_crc64
 from minidock.formats.tarsplit import TarSplitWriter
-from minidock.formats.tarstream import TarEntry, TarReader, clean_name
+from minidock.formats.tarstream import TarEntry, TarReader, clean_name, looks_like_tar
 from minidock.store.bytewindow import ByteWindow, Pipeline, Poisoned
 from minidock.store.layerwriter import LayerWriter, show_name, stores_data
 
@@ -130,6 +130,8 @@ class LayerUnpacker:
         if self._is_plain:
             view = self._map_blob()
             self._end = len(view)
+            if not looks_like_tar(bytes(view[:512])):
+                raise BadArchive(f"neither a tar nor compressed, but {identify(bytes(view[:4096]))}")
             self._readers: list[ByteReader] = [BufferReader(view) for _ in range(3)]
             self._window = None
         else:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from minidock.errors import BadArchive, FormatError
 from minidock.formats import tarpax
 from minidock.formats.bytestream import BufferReader, FileReader
-from minidock.formats.tarstream import TarEntry, TarReader, clean_name
+from minidock.formats.tarstream import TarEntry, TarReader, clean_name, looks_like_tar
 from tests import builders, layer_cases
 from tests.builders import layer_tar, tar_header, tar_member
 
@@ -242,3 +242,13 @@ def test_pax_records_are_bounded() -> None:
     records = b"".join(builders.pax_record(b"c%d" % number, b"v" * 100) for number in range(9000))
     [entry] = read_all(layer_tar(builders.pax_member(records), tar_member(b"f")))
     assert entry.name == b"f"
+
+
+def test_looks_like_tar() -> None:
+    assert looks_like_tar(tar_header(b"f") + b"x")
+    assert looks_like_tar(tar_header(b"caf\xe9"))
+    assert looks_like_tar(bytes(1024))
+    assert looks_like_tar(b"")
+    assert not looks_like_tar(tar_header(b"f", checksum=b"000001\0 "))
+    assert not looks_like_tar(tar_header(b"f")[:511])
+    assert not looks_like_tar(b"#!/bin/sh\n" * 100)
