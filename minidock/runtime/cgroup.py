@@ -221,7 +221,6 @@ class Cgroup:
         if v2 is not None:
             try:
                 _write(v2 + "/cgroup.kill", "1")
-                return
             except OSError:
                 pass
         for _ in range(100):

@@ -14,6 +14,7 @@ import os
 
 from minidock.errors import CommandError, MinidockError, SyscallError
 from minidock.linux.capabilities import drop_bounding_except, keep_over_setuid, set_exactly
+from minidock.linux.paths import open_in_root
 from minidock.linux.process import (
     PR_SET_NAME,
     PR_SET_NO_NEW_PRIVS,
@@ -107,17 +108,19 @@ def report(error_fd: int, error: BaseException) -> None:
     os.write(error_fd, "\0".join(fields).encode("utf-8", "surrogateescape")[:4096])
 
 
-def settle(payload: Payload, user: User, channels: Channels, console_fd: int) -> NoReturn:
+def settle(payload: Payload, user: User, channels: Channels, root_fd: int, console_fd: int) -> NoReturn:
     """Take on standard descriptors, user, capabilities and directory, then execute the program.
+
+    Shape:  root_fd: the container's root; console_fd: the slave of its terminal, -1 without one
 
     Raises: CommandError 126 or 127, SyscallError
     """
     join_new_session_keyring(payload.keyring)
     _take_standard(channels, console_fd, user)
-    entered = _enter_directory(payload.cwd, retry=True)
+    entered = _enter_directory(root_fd, payload.cwd, retry=True)
     _become(user, payload.capabilities)
     if not entered:
-        _enter_directory(payload.cwd, retry=False)
+        _enter_directory(root_fd, payload.cwd, retry=False)
     if payload.no_new_privileges:
         prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     environment = with_home(payload.env, user.home)
@@ -175,15 +178,20 @@ def _give(handle: int, uid: int, *, is_terminal: bool) -> None:
             return
 
 
-def _enter_directory(path: bytes, *, retry: bool) -> bool:
-    """Change into the working directory and make sure that it is in the container (CVE-2024-21626)."""
+def _enter_directory(root_fd: int, path: bytes, *, retry: bool) -> bool:
+    """Change into the working directory and make sure that it is in the container (CVE-2024-21626).
+
+    Links such as /proc/self/fd/3 are not followed, and what getcwd says must be a path in the container.
+    """
     try:
-        os.chdir(path)
-    except PermissionError:
-        if retry:
-            return False
-        raise _cwd_error(path, "permission denied") from None
+        handle = open_in_root(root_fd, path, os.O_PATH | os.O_DIRECTORY)
+        try:
+            os.fchdir(handle)
+        finally:
+            os.close(handle)
     except OSError as error:
+        if error.errno == errno.EACCES and retry:
+            return False
         raise _cwd_error(path, (error.strerror or "").lower()) from None
     try:
         where = os.getcwdb()

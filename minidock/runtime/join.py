@@ -97,7 +97,7 @@ def exec_process(
             master, console_fd = open_terminal(root_fd)
             exchange.send_console(master)
             os.close(master)
-        settle(payload, user, channels, console_fd)
+        settle(payload, user, channels, root_fd, console_fd)
 
     dumpable = prctl(PR_GET_DUMPABLE, 0, 0, 0, 0)
     own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)

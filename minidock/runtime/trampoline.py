@@ -6,7 +6,8 @@ image's libraries and could later overwrite it (CVE-2019-5736). So the child fir
 program out of a sealed memfd, which nobody can write to, and that executes the image's program.
 
 It calls fcntl(error_fd, F_SETFD, FD_CLOEXEC), execve(argv[0], argv + 1, envp), and if that returns,
-write(error_fd, &result, 8) and exit_group(126).
+write(error_fd, &result, 8) and exit_group(126). Where fcntl finds no error_fd it was started a second time,
+by an image that asked for /proc/self/exe, and just ends.
 Source: runc libcontainer/exeseal, which copies all of runc for the same reason; elf(5); memfd_create(2)
 """
 
@@ -30,13 +31,8 @@ _HEADERS_BYTES = 64 + 56
 def _code(error_fd: int) -> bytes:
     """The program for x86-64; registers rdi, rsi, rdx are a system call's arguments, rax its number and result."""
     number = error_fd.to_bytes(4, "little")
-    return b"".join(
+    work = b"".join(
         (
-            b"\xb8\x48\0\0\0",  # mov eax, 72 (fcntl)
-            b"\xbf" + number,  # mov edi, error_fd
-            b"\xbe\2\0\0\0",  # mov esi, F_SETFD
-            b"\xba\1\0\0\0",  # mov edx, FD_CLOEXEC
-            b"\x0f\x05",  # syscall
             b"\x58",  # pop rax: argc
             b"\x48\x8b\x3c\x24",  # mov rdi, [rsp]: argv[0], the path
             b"\x48\x8d\x74\x24\x08",  # lea rsi, [rsp+8]: argv + 1
@@ -49,6 +45,18 @@ def _code(error_fd: int) -> bytes:
             b"\xbf" + number,  # mov edi, error_fd
             b"\xb8\1\0\0\0",  # mov eax, 1 (write)
             b"\x0f\x05",  # syscall
+        )
+    )
+    return b"".join(
+        (
+            b"\xb8\x48\0\0\0",  # mov eax, 72 (fcntl)
+            b"\xbf" + number,  # mov edi, error_fd
+            b"\xbe\2\0\0\0",  # mov esi, F_SETFD
+            b"\xba\1\0\0\0",  # mov edx, FD_CLOEXEC
+            b"\x0f\x05",  # syscall
+            b"\x85\xc0",  # test eax, eax
+            b"\x78" + bytes((len(work),)),  # js, to the exit
+            work,
             b"\xbf\x7e\0\0\0",  # mov edi, 126
             b"\xb8\xe7\0\0\0",  # mov eax, 231 (exit_group)
             b"\x0f\x05",  # syscall
