@@ -17,6 +17,9 @@ MAX_EXTENDED_HEADER_BYTES = 1 << 20
 
 EMPTY_TAR_DIFF_ID = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
 
+# Go's zero time, 0001-01-01T00:00:00Z, which stands for "unknown" and "never" in the engine's documents.
+ZERO_TIME_NS = -62_135_596_800_000_000_000
+
 # containers/ and state that minidock keeps for itself live in this directory of the data root;
 # dockerd deletes ROOT/tmp at each start, so nothing may be staged there.
 PRIVATE_DIR = "minidock"

@@ -18,7 +18,6 @@ import os
 
 from minidock.errors import FormatError, MaxDepthExceeded, NoSuchContainer, StoreCorrupt, SyscallError
 from minidock.ids import CacheID, ChainID, ContainerID, LinkID, random_hex64
-from minidock.linux.mount import describe_mount, mount
 from minidock.store.transaction import (
     delete_tree,
     make_directory,
@@ -323,6 +322,8 @@ class OverlayMount:
 
     def describe(self) -> str:
         """A shell line that makes the same mount."""
+        from minidock.linux.mount import describe_mount
+
         line = describe_mount(b"overlay", os.fsencode(self.target), b"overlay", 0, os.fsencode(self.options()))
         quoted = "'" + self.overlay_path.replace("'", "'\"'\"'") + "'"
         plain = self.overlay_path.replace("/", "").replace("-", "").replace("_", "").replace(".", "").isalnum()
@@ -330,6 +331,8 @@ class OverlayMount:
 
     def execute(self) -> None:
         """Mount it. Changes the working directory to overlay2/, so it belongs into a process of its own."""
+        from minidock.linux.mount import mount
+
         os.chdir(self.overlay_path)
         mount(b"overlay", os.fsencode(self.target), b"overlay", 0, os.fsencode(self.options()))
 

@@ -3,17 +3,15 @@
     ROOT/image/overlay2/     repositories.json, imagedb, layerdb: as Docker's engine has them
     ROOT/overlay2/           the layers' content
     ROOT/containers/         the containers' records
-    ROOT/minidock/lock       flock: exclusive for each change, shared while a container is made
+    ROOT/minidock/lock       held for each change; see lock.py
     ROOT/minidock/stage/     what is being made or removed at this moment; see transaction.py
 
-Docker's engine reads its root once and later writes from memory, so the two never write at the same time: the
-engine holds volumes/metadata.db exclusively for life, and a writer here holds it shared meanwhile.
+Docker's engine reads its root once and later writes from memory, so the two never write at the same time: see lock.py.
 Source: shared format notes §1 and §13
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
 
 from minidock.constants import DEFAULT_ROOT, DRIVER, PRIVATE_DIR
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from minidock.store.containers import ContainerStore
     from minidock.store.imagedb import ImageStore
     from minidock.store.layerdb import LayerStore
+    from minidock.store.lock import Lock
     from minidock.store.references import ReferenceStore
     from minidock.trace import Trace
 
@@ -214,6 +213,8 @@ class DataRoot:
                  of the lock for a moment, so what was read before must be read again
         Raises:  StoreBusy when dockerd holds the root
         """
+        from minidock.store.lock import Lock
+
         return Lock(self, shared)
 
     def stage(self) -> Stage:
@@ -229,6 +230,7 @@ class DataRoot:
         """
         if not os.listdir(self.stage_path):
             return []
+        from minidock.store.lock import Lock
         from minidock.store.recovery import sweep
         from minidock.store.transaction import is_owner_alive
 
@@ -281,89 +283,9 @@ class DataRoot:
         Returns: a close-on-exec descriptor, or -1 when no engine ever used this root
         Raises:  StoreBusy when dockerd has it now
         """
-        path = f"{self.path}/volumes/metadata.db"
-        try:
-            handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return -1
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _lock_holder(handle)
-            os.close(handle)
-            raise StoreBusy(
-                f"dockerd{holder} is running on the data root {self.path}",
-                hint="stop it first, or use another --root; reading works meanwhile",
-            ) from None
-        return handle
+        from minidock.store.lock import hold_against_engine
 
-
-class Lock:
-    """The root's lock while it is held; made by DataRoot.lock."""
-
-    __slots__ = ("_restore", "root", "shared", "wait")
-
-    def __init__(self, root: DataRoot, shared: bool, *, wait: bool = True) -> None:
-        self.root = root
-        self.shared = shared
-        self.wait = wait
-        self._restore = False
-
-    def __enter__(self) -> Lock:
-        root = self.root
-        if not self.shared and not root.writable:
-            raise UsageError(f"the data root {root.path} was opened for reading only")
-        if root._depth == 0:
-            self._take()
-        elif not self.shared and not root._exclusive:
-            fcntl.flock(root._lock_fd, fcntl.LOCK_EX)
-            root._exclusive = self._restore = True
-        root._depth += 1
-        return self
-
-    def _take(self) -> None:
-        root = self.root
-        if root.writable:
-            root._engine_fd = root.hold_against_engine()
-        try:
-            flags = (os.O_RDWR | os.O_CREAT) if root.writable else os.O_RDONLY
-            root._lock_fd = os.open(f"{root.path}/{PRIVATE_DIR}/lock", flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            kind = fcntl.LOCK_SH if self.shared else fcntl.LOCK_EX
-            fcntl.flock(root._lock_fd, kind if self.wait else kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._release()
-            raise StoreBusy(f"another command is changing the data root {root.path}") from None
-        except (FileNotFoundError, PermissionError) as error:
-            self._release()
-            # A root that minidock never wrote to has no lock, and no writer but dockerd, whom reading does not disturb.
-            if root.writable:
-                raise SyscallError(f"open({error.filename!r})", error.errno or 5) from None
-        except BaseException:
-            self._release()
-            raise
-        root._exclusive = not self.shared
-
-    def _release(self) -> None:
-        root = self.root
-        for handle in (root._lock_fd, root._engine_fd):
-            if handle >= 0:
-                # Said aloud, since a process forked meanwhile shares the open file and would keep it locked.
-                fcntl.flock(handle, fcntl.LOCK_UN)
-                os.close(handle)
-        root._lock_fd = root._engine_fd = -1
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        root = self.root
-        if root._depth == 0:
-            return
-        root._depth -= 1
-        if root._depth == 0:
-            self._release()
-        elif self._restore:
-            fcntl.flock(root._lock_fd, fcntl.LOCK_SH)
-            root._exclusive = False
+        return hold_against_engine(self.path)
 
 
 def _refuse_foreign(path: str) -> None:
@@ -401,15 +323,3 @@ def _make_skeleton(path: str) -> None:
             continue
     # Made at once, so that a command that fails in a fresh root leaves it as it found it.
     os.close(os.open(f"{path}/{PRIVATE_DIR}/lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
-
-
-def _lock_holder(handle: int) -> str:
-    """` (pid N)` of the process that holds a flock on this open file. Source: proc(5), /proc/locks"""
-    from minidock.store.transaction import read_small
-
-    inode = os.fstat(handle).st_ino
-    for line in read_small("/proc/locks", 1 << 20).decode("ascii", "replace").splitlines():
-        fields = line.split()
-        if len(fields) > 5 and fields[1] == "FLOCK" and fields[5].endswith(f":{inode}"):
-            return f" (pid {fields[4]})"
-    return ""

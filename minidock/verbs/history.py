@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from minidock.constants import ZERO_TIME_NS
 from minidock.errors import BadConfig, MinidockError
 from minidock.ids import ImageID, chain_ids_of
-from minidock.verbs.images import ZERO_TIME_NS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ Source: moby daemon/images/images.go; docker cli, command/formatter/image.go
 
 from __future__ import annotations
 
-from minidock.constants import MAX_CONFIG_BYTES
+from minidock.constants import MAX_CONFIG_BYTES, ZERO_TIME_NS
 from minidock.errors import FormatError, InvalidReference, NoSuchImage, NoSuchLayer, StoreCorrupt, UsageError
 from minidock.formats.gojson import parse_json, parse_time
 from minidock.ids import ChainID, DiffID, ImageID, chain_id_of, sha256_hex
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from minidock.store.root import DataRoot
 
 NONE = "<none>"
-# Go's zero time, 0001-01-01, which stands for "unknown".
-ZERO_TIME_NS = -62_135_596_800_000_000_000
 
 
 class ImageSummary:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import os
 
-from minidock.constants import DRIVER
+from minidock.constants import DRIVER, ZERO_TIME_NS
 from minidock.errors import InvalidReference, MinidockError, NoSuchContainer, NoSuchImage, NotFound, UsageError
 from minidock.formats.gojson import format_time, parse_time
-from minidock.formats.imageconfig import order_run_config
-from minidock.store import overlay2
-from minidock.verbs.images import ZERO_TIME_NS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,6 +68,9 @@ def inspect_image(root: DataRoot, name: str) -> dict[str, Any]:
     Raises: NoSuchImage, InvalidReference, BadConfig, StoreCorrupt, NoSuchLayer
     Source: moby daemon/images/image_inspect.go; API 1.41, ImageInspect
     """
+    # Imported here: a container's inspection, the more frequent one, needs none of it.
+    from minidock.formats.imageconfig import order_run_config
+
     image = root.images.resolve(name)
     config = image.config
     document = config.document
@@ -111,6 +111,8 @@ def inspect_image(root: DataRoot, name: str) -> dict[str, Any]:
 
 
 def _graph_data(root: DataRoot, cache_id: CacheID) -> dict[str, str]:
+    from minidock.store import overlay2
+
     where = f"{root.overlay_path}/{cache_id}"
     lowers = [
         os.path.normpath(f"{root.overlay_path}/l/{os.readlink(f'{root.overlay_path}/{name}')}")
