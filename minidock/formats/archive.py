@@ -80,8 +80,11 @@ def open_archive(
     """
     wanted = parse_platform(platform) if platform else None
     reference = parse_tag(name) if name else None
-    what = os.fsdecode(source) if isinstance(source, (str, bytes)) and source != "-" else "standard input"
-    members, spooled_bytes = _open_members(source, what, spool_dir, progress)
+    what = source if isinstance(source, str) and source != "-" else "standard input"
+    try:
+        members, spooled_bytes = _open_members(source, what, spool_dir, progress)
+    except OSError as error:
+        raise error if isinstance(error, SyscallError) else SyscallError(f"read {what}", error.errno or 5) from None
     archive = Archive(members, what)
     archive.spooled_bytes = spooled_bytes
     try:
@@ -203,6 +206,8 @@ def _open_source(source: str | int, what: str) -> int:
             os.close(fd)
             raise UsageError("requested load from stdin, but stdin is a terminal", hint="give a file, or - in a pipe")
         return fd
+    if "\0" in source:
+        raise NotFound(f"{source!r}: no such file or directory")
     try:
         return os.open(source, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
     except FileNotFoundError:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 from backports import zstd
 
-from minidock.errors import BadArchive, BadManifest, NotFound, UsageError
+from minidock.errors import BadArchive, BadManifest, MinidockError, NotFound, UsageError
 from minidock.formats.tarsplit import reassemble
 from minidock.ids import ChainID
 from minidock.store.root import DataRoot
@@ -295,8 +295,25 @@ def test_each_step_is_told(scratch: Path) -> None:
 
 
 def test_no_such_file(data_root: DataRoot, scratch: Path) -> None:
-    with pytest.raises(NotFound, match="no such file"):
-        pull_tar(data_root, str(scratch / "none.tar"))
+    for name in (str(scratch / "none.tar"), "", "a\0b"):
+        with pytest.raises(NotFound, match="no such file"):
+            pull_tar(data_root, name)
+
+
+def test_what_cannot_be_read_is_one_error(data_root: DataRoot, scratch: Path) -> None:
+    closed = 9999
+    writable = os.open(scratch / "written", os.O_WRONLY | os.O_CREAT)
+    for source, words in (
+        (closed, "Bad file"),
+        (writable, "Bad file"),
+        ("/proc/self/mem", "Input/output"),
+        ("/dev/null", "empty"),
+    ):
+        with pytest.raises(MinidockError, match=words):
+            pull_tar(data_root, source)
+    os.close(writable)
+    with pytest.raises(BadArchive, match="without index.json"):
+        pull_tar(data_root, str(scratch))
 
 
 def test_a_fifo_is_a_stream(data_root: DataRoot, scratch: Path) -> None:
