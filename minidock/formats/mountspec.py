@@ -67,14 +67,12 @@ def clean_path(path: str) -> str:
     return ("/" if absolute else "") + "/".join(parts) or "."
 
 
-def _target(text: str, kind: str, prefix: str) -> str:
+def _target(text: str, prefix: str) -> str:
     if not text.startswith("/"):
         raise UsageError(f"{prefix}invalid mount path: '{text}' mount path must be absolute")
     target = clean_path(text)
     if target == "/":
-        raise UsageError(
-            f"{prefix}invalid mount config for type \"{kind}\": invalid specification: destination can't be '/'"
-        )
+        raise UsageError(f"{prefix}invalid specification: destination can't be '/'")
     if "\0" in text:
         raise UsageError(f"{prefix}invalid mount path: a NUL byte")
     return target
@@ -92,7 +90,7 @@ def parse_volume(text: str) -> BindRequest:
         raise UsageError(f"-v {text}: {_NAMED_VOLUMES}")
     source, target = parts[0], parts[1]
     mode = parts[2] if len(parts) == 3 else ""
-    prefix = f"invalid volume specification: '{text}': "
+    prefix = f"invalid volume specification: '{text}': invalid mount config for type \"bind\": "
     read_only, propagation = _read_mode(mode)
     if not source.startswith("/"):
         if "/" in source or source.startswith("."):
@@ -103,7 +101,7 @@ def parse_volume(text: str) -> BindRequest:
         raise UsageError(f"-v {text}: {_NAMED_VOLUMES}")
     return BindRequest(
         clean_path(source),
-        _target(target, "bind", prefix),
+        _target(target, prefix),
         read_only=read_only,
         propagation=propagation,
         mode_text=mode,
@@ -244,7 +242,7 @@ def _bind_mount(values: dict[str, str], read_only: bool, prefix: str) -> BindReq
         raise UsageError(f"{prefix}invalid propagation mode: {propagation}")
     return BindRequest(
         clean_path(source),
-        _target(values["target"], "bind", prefix),
+        _target(values["target"], prefix),
         read_only=read_only,
         propagation=propagation,
         recursive=not values.get("bind-nonrecursive"),
@@ -263,7 +261,7 @@ def _tmpfs_mount(values: dict[str, str], read_only: bool, prefix: str) -> TmpfsR
             raise UsageError(f"invalid value for tmpfs-mode: {values['tmpfs-mode']}") from None
     if "tmpfs-size" in values:
         words.append(f"size={parse_size(values['tmpfs-size'])}")
-    return TmpfsRequest(_target(values["target"], "tmpfs", prefix), ",".join(words))
+    return TmpfsRequest(_target(values["target"], prefix), ",".join(words))
 
 
 _TMPFS_FLAGS = frozenset(
@@ -281,7 +279,7 @@ def parse_tmpfs(text: str) -> TmpfsRequest:
         key, equals, value = option.partition("=")
         if option not in _TMPFS_FLAGS and not (equals and value and key in _TMPFS_KEYS):
             raise UsageError(f'invalid tmpfs option ["{option}"]')
-    return TmpfsRequest(_target(target, "tmpfs", ""), options)
+    return TmpfsRequest(_target(target, ""), options)
 
 
 def mount_point_document(bind: BindRequest, *, from_mount_flag: bool) -> dict[str, Any]:
