@@ -10,6 +10,7 @@ Inside: `manifest.json` with a list (docker save, podman save), `oci-layout` (OC
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -36,6 +37,8 @@ __all__ = ["Archive", "ArchivedImage", "LayerBlob", "open_archive"]
 
 _HEAD_BYTES = 4096
 _COPY_BYTES = 1 << 20
+# What spooling leaves free, or a fiftieth of a smaller disk.
+_ROOM_BYTES = 256 << 20
 
 
 class Archive:
@@ -244,6 +247,7 @@ def _spool(fd: int, kind: str, head: bytes, what: str, spool_dir: str, progress:
         while size := stream.readinto(buffer):
             if done == 0 and kind != "none":
                 _check_is_tar(bytes(buffer[: min(size, _HEAD_BYTES)]), f"{what} ({kind} compressed)")
+            _leave_room(spool)
             _write_all(spool, buffer[:size])
             done += size
             if progress is not None:
@@ -257,6 +261,13 @@ def _spool(fd: int, kind: str, head: bytes, what: str, spool_dir: str, progress:
             raise SyscallError(f"spool {what} in {spool_dir}", error.errno or 5) from None
         raise
     return spool
+
+
+def _leave_room(fd: int) -> None:
+    """Stop before a stream that inflates without end takes the last of a disk from everybody else."""
+    disk = os.fstatvfs(fd)
+    if disk.f_blocks and disk.f_bavail * disk.f_frsize < min(disk.f_blocks * disk.f_frsize // 50, _ROOM_BYTES):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _write_all(fd: int, data: memoryview) -> None:

@@ -17,7 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from backports import zstd
+
+try:
+    from compression import zstd  # type: ignore[import-not-found,unused-ignore]
+except ImportError:
+    from backports import zstd
 
 from minidock.errors import BadArchive, BadManifest, MinidockError, NotFound, UsageError
 from minidock.formats.tarsplit import reassemble

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import signal
 import subprocess
@@ -119,6 +120,27 @@ def test_a_full_disk_is_one_line_and_everything_is_taken_back(small_disk: Path, 
                 pull_tar(root, packed.stdout.fileno())
         assert builders.tree_listing(root.path) == before
         pull_tar(root, str(builders.docker_archive(scratch / "b", ImageSpec([TWO]))))
+
+
+def test_a_stream_that_inflates_without_end_leaves_room_on_the_disk(scratch: Path) -> None:
+    """A gzip bomb of 512 MB on a disk of 100 MB: refused while a fiftieth of the disk is still free."""
+    disk = scratch / "disk"
+    disk.mkdir()
+    builders.run_command("mount", "-t", "tmpfs", "-o", "size=100m", "none", disk)
+    head = builders.tar_header(b"zeros", size=512 << 20)
+    bomb = gzip.compress(head) + gzip.compress(bytes(64 << 20)) * 8
+    (scratch / "bomb").write_bytes(bomb)
+    least = []
+
+    def watch(key: str, state: str, done: int, total: int) -> None:
+        status = os.statvfs(disk)
+        least.append(status.f_bavail * status.f_frsize)
+
+    with DataRoot.open(str(disk / "root")) as root, pytest.raises(MinidockError, match="No space left"):
+        pull_tar(root, str(scratch / "bomb"), progress=watch)
+    assert min(least) >= (100 << 20) // 50 - (1 << 20)
+    assert os.statvfs(disk).f_bavail > 0.99 * os.statvfs(disk).f_blocks
+    builders.run_command("umount", disk)
 
 
 def test_an_interrupt_takes_everything_back(data_root: DataRoot, scratch: Path) -> None:
