@@ -38,6 +38,8 @@ _MAX_SIZE_BYTES = 0o77777777777
 _BLANK_CHECKSUM_SUM = 8 * 32
 _NO_DEVICE = b"0000000\x000000000\0"
 _PAX_DEVICE = bytes(16)
+_PLAIN_TAIL = bytes(_NAME_BYTES) + b"ustar\x0000" + bytes(64) + _NO_DEVICE + bytes(167)
+_PLAIN_TAIL_SUM = sum(_PLAIN_TAIL) + _BLANK_CHECKSUM_SUM
 
 _TYPES = {
     stat.S_IFREG: REGULAR,
@@ -140,6 +142,35 @@ def encode_header(
     Returns: 512 bytes, or a multiple with the PAX header in front
     Source:  Go archive/tar, Header.allowedFormats, writeUSTARHeader, writePAXHeader
     """
+    numbers_fit = 0 <= uid <= _MAX_ID and 0 <= gid <= _MAX_ID and 0 <= mtime_s <= _MAX_SIZE_BYTES >= size_bytes
+    is_bare = not (linkname or uname or gname or devmajor or devminor or xattrs)
+    if is_bare and numbers_fit and len(name) <= _NAME_BYTES and name.isascii():
+        # Nine entries of ten: one format, and a tail whose sum is known.
+        name_field = name.ljust(_NAME_BYTES, b"\0")
+        numbers = (name_field, mode, uid, gid, size_bytes, mtime_s)
+        head = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % numbers
+        return b"%b%06o\0 %b%b" % (head, sum(head) + type[0] + _PLAIN_TAIL_SUM, type, _PLAIN_TAIL)
+    return encode_any_header(
+        name, type, mode, uid, gid, size_bytes, mtime_s, linkname, uname, gname, devmajor, devminor, xattrs or {}
+    )
+
+
+def encode_any_header(
+    name: bytes,
+    type: bytes,
+    mode: int,
+    uid: int,
+    gid: int,
+    size_bytes: int,
+    mtime_s: int,
+    linkname: bytes,
+    uname: bytes,
+    gname: bytes,
+    devmajor: int,
+    devminor: int,
+    xattrs: dict[bytes, bytes],
+) -> bytes:
+    """encode_header without its short way."""
     prefix = b""
     records: dict[bytes, bytes] = {}
     needs_pax = bool(xattrs)
@@ -165,7 +196,7 @@ def encode_header(
             records[key] = b"%d" % number
     extended = b""
     if needs_pax or len(records) > (b"path" in records):
-        for xattr, value in (xattrs or {}).items():
+        for xattr, value in xattrs.items():
             records[b"SCHILY.xattr." + xattr] = value
         extended = _pax_header(name, records)
         prefix, field_name = b"", _ascii(name)

@@ -23,7 +23,7 @@ from minidock.formats.tarwriter import (
     portable_capability,
 )
 from minidock.ids import DiffID, sha256_hex
-from minidock.store.copying import LARGE_BYTES, LargeCopier
+from minidock.store.copying import LARGE_BYTES, LargeCopier, became_shorter
 from minidock.store.upper import CAPABILITY_XATTR, OPAQUE_XATTR, UpperEntry, check_whole, walk_upper
 
 TYPE_CHECKING = False
@@ -188,6 +188,15 @@ class _LayerWriter:
                 f"{os.fsdecode(entry.path)!r}: a layer reads a name that begins with .wh. as a deletion",
                 hint="rename it in the container and commit again",
             )
+        if stat.S_ISREG(status.st_mode):
+            # First of all, since attributes of an open file cost a fraction of those of a path.
+            entry.open_file()
+        try:
+            self._write_kept(entry)
+        finally:
+            entry.close_file()
+
+    def _write_kept(self, entry: UpperEntry) -> None:
         xattrs = entry.xattrs()
         check_whole(entry, xattrs)
         capability = entry.xattr(CAPABILITY_XATTR) if CAPABILITY_XATTR in xattrs else b""
@@ -298,22 +307,18 @@ class _LayerWriter:
         os.utime(path, ns=(time_ns, time_ns), dir_fd=fd, follow_symlinks=False)
 
     def _write_regular(self, entry: UpperEntry, capability: bytes) -> None:
-        source = entry.open_file()
+        status = entry.status
+        size_bytes = status.st_size
+        name, header = self._headers.entry(entry.path, status, capability=capability)
+        self._say("file", entry.path, f" {size_bytes} bytes")
+        self._stream.header(header)
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        copy = os.open(entry.path, flags, 0o600, dir_fd=self._diff_fd)
         try:
-            status = entry.status
-            size_bytes = status.st_size
-            name, header = self._headers.entry(entry.path, status, capability=capability)
-            self._say("file", entry.path, f" {size_bytes} bytes")
-            self._stream.header(header)
-            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            copy = os.open(entry.path, flags, 0o600, dir_fd=self._diff_fd)
-            try:
-                checksum = self._copy(source, copy, status) if size_bytes else 0
-                self._set_metadata(copy, status, capability)
-            finally:
-                os.close(copy)
+            checksum = self._copy(entry.handle, copy, status) if size_bytes else 0
+            self._set_metadata(copy, status, capability)
         finally:
-            os.close(source)
+            os.close(copy)
         self._stream.payload_done(name, size_bytes, checksum)
         self.size_bytes += size_bytes
 
@@ -325,7 +330,7 @@ class _LayerWriter:
         while len(data) < size_bytes:
             more = os.read(source, size_bytes - len(data))
             if not more:
-                raise StoreError("the file became shorter while it was read", hint="commit with --pause")
+                raise became_shorter()
             data += more
         self._stream.hasher.update(data)
         written = os.write(copy, data)

@@ -34,6 +34,11 @@ _WAIT_S = 120.0
 _FICLONE = 0x40049409
 
 
+def became_shorter() -> StoreError:
+    """The error for a file that ends before the size that its header already tells."""
+    return StoreError("a file became shorter while it was read", hint="commit with --pause")
+
+
 class _HashThread:
     """A thread that feeds one hash, in order, with a bounded number of buffers on their way."""
 
@@ -176,7 +181,7 @@ class LargeCopier:
             buffer = thread.take()
             length = os.preadv(origin, [memoryview(buffer)[: min(_CHUNK_BYTES, stop - start)]], start)
             if not length:
-                raise StoreError("a file became shorter while it was read", hint="commit with --pause")
+                raise became_shorter()
             thread.give(buffer, length)
             piece = memoryview(buffer)[:length]
             if target >= 0:

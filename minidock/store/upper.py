@@ -47,13 +47,13 @@ class UpperEntry:
         self.status = status
         self.depth = depth
         self.parent_fd = parent_fd
-        # The open directory itself, or -1: other files are opened by open_file.
+        # The open directory itself, or a regular file after open_file, or -1.
         self.handle = handle
 
     @property
     def is_directory(self) -> bool:
         """Whether this is a directory."""
-        return self.handle >= 0
+        return stat.S_ISDIR(self.status.st_mode)
 
     def xattrs(self) -> list[str]:
         """The names of the file's own extended attributes; empty where the file system has none."""
@@ -70,18 +70,23 @@ class UpperEntry:
             return os.getxattr(self.handle, name)
         return os.getxattr(b"/proc/self/fd/%d/%b" % (self.parent_fd, self.base), name, follow_symlinks=False)
 
-    def open_file(self) -> int:
-        """Open the regular file that lstat(2) saw; the caller owns the descriptor.
+    def open_file(self) -> None:
+        """Open the regular file that lstat(2) saw; its status is then the open file's.
 
         Raises: StoreError if another file stands there by now
         """
-        handle = os.open(self.base, _FILE_FLAGS, dir_fd=self.parent_fd)
-        now = os.fstat(handle)
+        self.handle = os.open(self.base, _FILE_FLAGS, dir_fd=self.parent_fd)
+        now = os.fstat(self.handle)
         if now.st_ino != self.status.st_ino or now.st_dev != self.status.st_dev or not stat.S_ISREG(now.st_mode):
-            os.close(handle)
+            self.close_file()
             raise StoreError(f"{os.fsdecode(self.path)!r} changed while it was read", hint="commit with --pause")
         self.status = now
-        return handle
+
+    def close_file(self) -> None:
+        """Close what open_file opened; a directory stays the walk's."""
+        if self.handle >= 0 and not self.is_directory:
+            os.close(self.handle)
+            self.handle = -1
 
 
 def _no_xattrs(error: OSError, path: bytes) -> list[str]:

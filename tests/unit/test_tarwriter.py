@@ -11,6 +11,8 @@ import tarfile
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from minidock.formats import tarwriter
 from minidock.formats.tarwriter import LayerHeaders, encode_header, padding, split_ustar_name
@@ -235,3 +237,27 @@ def test_an_unknown_dialect_is_refused() -> None:
     for dialect in ("", "ab", "d"):
         with pytest.raises(ValueError, match="no such dialect"):
             LayerHeaders(dialect)
+
+
+IDS = st.one_of(st.integers(0, 0o7777777), st.integers(0, 2**32 - 2), st.sampled_from([0, 0o7777777, 0o10000000]))
+TIMES = st.one_of(st.integers(0, 0o77777777777), st.sampled_from([-1, 0, 0o77777777777, 0o100000000000]))
+
+
+@given(
+    st.binary(min_size=1, max_size=120).map(lambda name: name.replace(b"\0", b"x")),
+    st.sampled_from([tarwriter.REGULAR, tarwriter.DIRECTORY, tarwriter.FIFO]),
+    st.integers(0, 0o177777),
+    IDS,
+    IDS,
+    st.one_of(st.integers(0, 1 << 40), st.sampled_from([0o77777777777, 0o100000000000])),
+    TIMES,
+)
+def test_the_short_way_gives_what_the_long_way_gives(
+    name: bytes, kind: bytes, mode: int, uid: int, gid: int, size: int, mtime_s: int
+) -> None:
+    short = encode_header(name, kind, mode=mode, uid=uid, gid=gid, size_bytes=size, mtime_s=mtime_s)
+    long = tarwriter.encode_any_header(name, kind, mode, uid, gid, size, mtime_s, b"", b"", b"", 0, 0, {})
+    assert short == long
+    assert len(short) % 512 == 0
+    block = short[-512:]
+    assert int(block[148:154], 8) == sum(block[:148]) + 8 * 32 + sum(block[156:])
