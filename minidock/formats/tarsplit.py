@@ -146,8 +146,10 @@ def _parse_line(line: bytes) -> Segment | FileEntry:
     payload = a2b_base64(document.get("payload") or "", strict_mode=True)
     if document.get("type") == 2:
         return Segment(payload)
-    raw = document.get("name_raw")
-    name = a2b_base64(raw, strict_mode=True) if raw else str(document.get("name", "")).encode("utf-8", "surrogateescape")
+    if raw := document.get("name_raw"):
+        name = a2b_base64(raw, strict_mode=True)
+    else:
+        name = str(document.get("name", "")).encode("utf-8", "surrogateescape")
     size = document.get("size", 0)
     if document.get("type") != 1 or type(size) is not int or size < 0 or len(payload) not in (0, 8):
         raise StoreCorrupt("tar-split: an entry of an unknown kind")

@@ -1,15 +1,16 @@
 """One layer's unpacking, in a forked process that has made the layer's directory its root.
 
-    blob --(feed: inflate, blob digest)--> window --> hash          sha256 of the tar's bytes
-                                                  \\-> writer        headers, files (the main thread)
-                                                  \\-> tar-split     CRC-64, headers' bytes, gzip
-A plain blob is mapped and needs neither feed nor window: each reads it at its own pace, and files' data go from
-file to file by sendfile(2). All imports and opens come before chroot(2); after it nothing is looked up by name but
-the layer's own files.
+    blob --> feed (inflate, blob digest) --> window --> hash       sha256 of the tar's bytes
+                                                   |--> writer     headers, files; the main thread
+                                                   '--> tar-split  CRC-64, headers' bytes, gzip
+
+A plain blob is mapped and needs neither feed nor window: each reads it in place at its own pace. All imports and
+opens come before chroot(2); after it nothing is looked up by name but the layer's own files.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections import deque
@@ -38,7 +39,6 @@ WINDOW_BYTES = 6 << 20
 _BATCH_EVENTS = 256
 _MAX_BATCHES = 64
 _PROGRESS_BYTES = 4 << 20
-_COPY_BYTES = 16 << 20
 _EVERYTHING = 1 << 62
 
 
@@ -141,11 +141,10 @@ class LayerUnpacker:
             readers[0].set_before_wait(self._hand_over)
             self._readers = list(readers)
         self._reader = self._readers[0]
-        self._copy = self._copy_in_kernel if self._is_plain else self._copy_pieces
         self._writer = LayerWriter(self._copy)
 
     def _map_blob(self) -> memoryview:
-        from mmap import ALLOCATIONGRANULARITY, PROT_READ, mmap
+        from mmap import ALLOCATIONGRANULARITY, MADV_SEQUENTIAL, PROT_READ, mmap
 
         blob = self._job.blob
         if not blob.length_bytes:
@@ -153,6 +152,7 @@ class LayerUnpacker:
         begin = blob.offset // ALLOCATIONGRANULARITY * ALLOCATIONGRANULARITY
         lead = blob.offset - begin
         mapping = mmap(blob.fd, lead + blob.length_bytes, prot=PROT_READ, offset=begin)
+        mapping.madvise(MADV_SEQUENTIAL)
         return memoryview(mapping)[lead:]
 
     def run(self) -> dict[str, Any]:
@@ -269,30 +269,28 @@ class LayerUnpacker:
         what = f" -> {show_name(entry.linkname)}" if entry.linkname else f" ({entry.size_bytes} bytes)"
         self._trace("write", f"{show_name(entry.name)} {entry.mode & 0o7777:04o} {entry.uid}:{entry.gid}{what}")
 
-    def _copy_in_kernel(self, fd: int, size_bytes: int) -> None:
-        """Move a mapped blob's data to a file without their coming through this process."""
-        reader = self._reader
-        blob = self._job.blob
-        position = blob.offset + reader.position
-        left = size_bytes
-        while left:
-            moved = os.sendfile(fd, blob.fd, position, min(left, _COPY_BYTES))
-            if not moved:
-                raise BadArchive("truncated: its file was cut while it was read")
-            position += moved
-            left -= moved
-            if left:
-                self._pipeline.check()
-                self._report(position - blob.offset)
-        reader.skip(size_bytes)
+    def _copy(self, fd: int, size_bytes: int) -> None:
+        """Move the current member's data to a file.
 
-    def _copy_pieces(self, fd: int, size_bytes: int) -> None:
-        left = size_bytes
-        for piece in self._reader.pieces(size_bytes):
-            left -= len(piece)
-            view = piece
-            while view:
-                view = view[os.write(fd, view) :]
+        A mapped blob's data are written out of the mapping, measured as cheap as sendfile(2) and cheaper for small
+        files; the hash needs the pages mapped anyway.
+        """
+        reader, left = self._reader, size_bytes
+        next_report = reader.position + _PROGRESS_BYTES
+        try:
+            for piece in reader.pieces(size_bytes):
+                left -= len(piece)
+                written = os.write(fd, piece)
+                while written < len(piece):
+                    written += os.write(fd, piece[written:])
+                if reader.position >= next_report:
+                    next_report += _PROGRESS_BYTES
+                    self._pipeline.check()
+                    self._tell_progress()
+        except OSError as error:
+            if error.errno != errno.EFAULT:
+                raise
+            raise BadArchive("truncated: its file was cut while it was read") from None
         if left:
             raise BadArchive("truncated within the data of a member")
 
