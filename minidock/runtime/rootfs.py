@@ -37,6 +37,7 @@ from minidock.linux.namespaces import CLONE_NEWCGROUP, raise_loopback, unshare
 from minidock.linux.paths import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, open_in_root
 from minidock.linux.process import set_hostname
 from minidock.runtime.users import resolve_user
+from minidock.store.overlay2 import OverlayMount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -141,27 +142,23 @@ class MountOverlay(Operation):
     there however this process ends, and the overlay has its own hold of what it covers.
     """
 
-    __slots__ = ("data", "overlay_path", "target")
+    __slots__ = ("overlay", "target")
 
     def __init__(self, overlay_path: str, mount_id: str, lowers: Sequence[str]) -> None:
-        self.overlay_path = overlay_path
         self.target = f"{mount_id}/diff"
-        # redirects and metadata-only copies would make the upper directory unreadable for a commit
-        options = (
-            f"index=off,redirect_dir=off,metacopy=off,lowerdir={':'.join(lowers)},"
-            f"upperdir={self.target},workdir={mount_id}/work"
-        )
-        self.data = os.fsencode(options)
-        if len(self.data) >= 4096:
-            raise UsageError(f"{len(lowers)} layers do not fit into the kernel's page of mount options")
+        self.overlay = OverlayMount(overlay_path, list(lowers), mount_id, self.target)
 
     def describe(self) -> str:
-        line = describe_mount(b"overlay", os.fsencode(self.target), b"overlay", 0, self.data)
-        return f"cd {self.overlay_path} && {line}"
+        return self.overlay.describe()
 
     def execute(self, setup: Setup) -> None:
-        os.chdir(self.overlay_path)
-        mount(b"overlay", os.fsencode(self.target), b"overlay", 0, self.data)
+        try:
+            self.overlay.execute()
+        except SyscallError as error:
+            # the kernel says no more than EINVAL when the file system below cannot carry an overlay
+            hint = "the data root's file system cannot carry an overlay; dmesg says why" if error.errno == 22 else ""
+            where = f"{self.overlay.overlay_path}/{self.target}"
+            raise SyscallError(f"overlay mount of {where}", error.errno or 0, hint=hint) from None
 
 
 class PivotRoot(Operation):
@@ -256,7 +253,8 @@ class EnterCgroups(Operation):
         self.group = group
 
     def describe(self) -> str:
-        return "; ".join(f"echo $$ > {path}/cgroup.procs" for _, path in self.group.paths) or ": # no cgroups"
+        files = [f"{path}/{'cgroup.procs' if each.is_v2 else 'tasks'}" for each, path in self.group.paths]
+        return f"echo $$ | tee {' '.join(files)}" if files else ":  # no cgroups here"
 
     def execute(self, setup: Setup) -> None:
         self.group.enter()

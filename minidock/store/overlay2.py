@@ -289,11 +289,12 @@ def delete_rw(root: DataRoot, container_id: ContainerID, mount_id: str, *, is_ch
 class OverlayMount:
     """One overlay of layers, described by names relative to overlay2/ so that 125 of them fit the option page.
 
-    Shape: lowers: `l/<link_id>`, topmost first; mount_id: the directory with diff and work, empty for a read-only
-           overlay; target: absolute path, or relative to overlay2/
+    Shape:  lowers: `l/<link_id>`, topmost first; mount_id: the directory with diff and work, empty for a read-only
+            overlay; target: absolute path, or relative to overlay2/; data: the option string for mount(2)
+    Raises: MaxDepthExceeded
     """
 
-    __slots__ = ("lowers", "mount_id", "overlay_path", "target")
+    __slots__ = ("data", "lowers", "mount_id", "overlay_path", "target")
 
     def __init__(self, overlay_path: str, lowers: list[str], mount_id: str, target: str) -> None:
         if len(lowers) > MAX_LOWERS:
@@ -302,17 +303,18 @@ class OverlayMount:
         self.lowers = lowers
         self.mount_id = mount_id
         self.target = target
+        self.data = os.fsencode(self._options())
 
-    def options(self) -> str:
+    def _options(self) -> str:
         """The option string: redirect_dir, metacopy and index off wherever the kernel knows them.
 
         With any of them on, the upper directory would no longer say by itself what changed, and a commit of it would
         lose files. Raises MaxDepthExceeded when it does not fit one page.
         """
-        words = ["lowerdir=" + ":".join(self.lowers)]
+        words = [f"{name}=off" for name in ("index", "redirect_dir", "metacopy") if _has_parameter(name)]
+        words.append("lowerdir=" + ":".join(self.lowers))
         if self.mount_id:
             words += [f"upperdir={self.mount_id}/diff", f"workdir={self.mount_id}/work"]
-        words += [f"{name}=off" for name in ("redirect_dir", "metacopy", "index") if _has_parameter(name)]
         text = ",".join(words)
         if len(text) > _PAGE_BYTES - 1:
             raise MaxDepthExceeded(
@@ -324,7 +326,7 @@ class OverlayMount:
         """A shell line that makes the same mount."""
         from minidock.linux.mount import describe_mount
 
-        line = describe_mount(b"overlay", os.fsencode(self.target), b"overlay", 0, os.fsencode(self.options()))
+        line = describe_mount(b"overlay", os.fsencode(self.target), b"overlay", 0, self.data)
         quoted = "'" + self.overlay_path.replace("'", "'\"'\"'") + "'"
         plain = self.overlay_path.replace("/", "").replace("-", "").replace("_", "").replace(".", "").isalnum()
         return f"cd {self.overlay_path if plain else quoted} && {line}"
@@ -334,8 +336,10 @@ class OverlayMount:
         from minidock.linux.mount import mount
 
         os.chdir(self.overlay_path)
-        mount(b"overlay", os.fsencode(self.target), b"overlay", 0, os.fsencode(self.options()))
+        mount(b"overlay", os.fsencode(self.target), b"overlay", 0, self.data)
 
 
 def _has_parameter(name: str) -> bool:
-    return os.path.exists(f"/sys/module/overlay/parameters/{name}")
+    # Where the module is only loaded by the mount itself, nothing is to be seen yet; such kernels know all three.
+    parameters = "/sys/module/overlay/parameters"
+    return os.path.exists(f"{parameters}/{name}") or not os.path.isdir(parameters)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from minidock.errors import UsageError
+from minidock.errors import MaxDepthExceeded, UsageError
 from minidock.linux import capabilities
 from minidock.linux.namespaces import CLONE_NEWNET
 from minidock.runtime.cgroup import Hierarchy
@@ -50,7 +50,7 @@ def test_the_mount_namespace_is_cut_off_before_the_first_mount() -> None:
 def test_too_many_layers_for_one_page() -> None:
     spec = _spec()
     spec.lowers = [f"l/{'A' * 26}"] * 140
-    with pytest.raises(UsageError, match="140 layers"):
+    with pytest.raises(MaxDepthExceeded, match="140 layers"):
         build_plan(spec, V2)
 
 
