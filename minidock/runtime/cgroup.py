@@ -23,12 +23,17 @@ _WAIT_MS = 10_000
 
 
 class Hierarchy:
-    """One mounted cgroup hierarchy. Shape: controllers: v1 names such as `cpu`; `name=systemd`; empty for v2"""
+    """One mounted cgroup hierarchy.
 
-    __slots__ = ("controllers", "is_v2", "mount_point")
+    Shape: controllers: v1 names such as `cpu`; `name=systemd`; empty for v2. root: the group that the mount shows,
+           `/` but inside another container
+    """
 
-    def __init__(self, mount_point: str, controllers: str, is_v2: bool) -> None:
+    __slots__ = ("controllers", "is_v2", "mount_point", "root")
+
+    def __init__(self, mount_point: str, controllers: str, is_v2: bool, root: str = "/") -> None:
         self.mount_point = mount_point
+        self.root = root
         self.controllers = controllers
         self.is_v2 = is_v2
 
@@ -62,7 +67,7 @@ def hierarchies() -> list[Hierarchy]:
             ]
         )
         if where == "/sys/fs/cgroup" or where.startswith("/sys/fs/cgroup/"):
-            found[where] = Hierarchy(where, ",".join(words), fstype == b"cgroup2")
+            found[where] = Hierarchy(where, ",".join(words), fstype == b"cgroup2", os.fsdecode(fields[3]))
     return list(found.values())
 
 
@@ -86,10 +91,15 @@ def _make_parent(path: str, above: str, is_cpuset: bool) -> None:
     """The directory that holds all containers' groups; a cpuset is empty until told otherwise."""
     os.mkdir(path, 0o755)
     if is_cpuset:
-        for name in ("cpuset.cpus", "cpuset.mems"):
-            if not _read(f"{path}/{name}").strip():
-                _write(f"{path}/{name}", _read(f"{above}/{name}").strip())
+        _fill_cpuset(path, above)
         _write(f"{path}/cgroup.clone_children", "1")
+
+
+def _fill_cpuset(path: str, above: str) -> None:
+    """Give a v1 cpuset all that the group above has, unless it has something; an empty one takes no process."""
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        if not _read(f"{path}/{name}").strip():
+            _write(f"{path}/{name}", _read(f"{above}/{name}").strip())
 
 
 class Cgroup:
@@ -139,6 +149,8 @@ class Cgroup:
                     os.mkdir(path, 0o755)
                 except FileExistsError:
                     pass
+                if is_cpuset:
+                    _fill_cpuset(path, hierarchy.mount_point)
             except OSError:
                 continue
             made.append((hierarchy, path))
@@ -162,8 +174,13 @@ class Cgroup:
         for line in lines:
             _, controllers, path = line.split(":", 2)
             where[controllers] = path
-        pairs = ((each, where.get(each.controllers, "/")) for each in hierarchies())
-        return cls((each, each.mount_point + path) for each, path in pairs if path != "/" and "/.." not in path)
+        pairs: list[tuple[Hierarchy, str]] = []
+        for each in hierarchies():
+            path = where.get(each.controllers, "/")
+            below = path.removeprefix(each.root.rstrip("/"))
+            if below.startswith("/") and below != "/" and "/.." not in path:
+                pairs.append((each, each.mount_point + below))
+        return cls(pairs)
 
     @property
     def v2_path(self) -> str | None:

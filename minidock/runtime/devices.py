@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from minidock.runtime.cgroup import Cgroup
+    from minidock.trace import Trace
 
 # name, major, minor; all character devices of mode 0666
 NODES = (
@@ -51,7 +52,7 @@ ALLOWED = (
     ("c", 10, 200, "rwm"),
 )
 
-_TIOCGPTN, _TIOCSPTLCK, _TIOCGPTPEER = 0x80045430, 0x40045431, 0x5441
+_TIOCSPTLCK, _TIOCGPTPEER = 0x40045431, 0x5441
 DEVPTS_SUPER_MAGIC = 0x1CD1
 _SKIPPED = frozenset(("pts", "shm", "fd", "mqueue", "console", ".udev"))
 
@@ -157,7 +158,7 @@ class OpenConsole(Operation):
         setup.console_fd = slave
 
 
-def restrict(group: Cgroup, *, privileged: bool) -> None:
+def restrict(group: Cgroup, *, privileged: bool, trace: Trace | None = None) -> None:
     """Let the processes of a group use docker's default devices only, on whatever hierarchy can tell.
 
     A host that does not let us say so, as inside another container, keeps what it imposes itself.
@@ -165,6 +166,10 @@ def restrict(group: Cgroup, *, privileged: bool) -> None:
     if privileged:
         return
     v1 = group.path_of("devices")
+    if trace and v1 is not None:
+        trace("cgroup", f"echo a > {v1}/devices.deny")
+        for kind, major, minor, access in ALLOWED:
+            trace("cgroup", f"echo '{kind} {_spell(major)}:{_spell(minor)} {access}' > {v1}/devices.allow")
     if v1 is not None:
         try:
             _restrict_v1(v1)

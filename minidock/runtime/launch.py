@@ -190,6 +190,10 @@ def clone_and_settle(
         if pid == 0:
             exchange.close_parent_side()
             run_child(work, exchange.error_write)
+    except SyscallError:
+        exchange.close_child_side()
+        exchange.close_rest()
+        raise
     finally:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
     console: int | None = None
@@ -268,7 +272,7 @@ def launch(
     group = Cgroup.create(spec.container_id, spec.cgroup_parent, mounted=mounted, trace=trace)
     try:
         plan = build_plan(spec, mounted, group)
-        devices.restrict(group, privileged=spec.privileged)
+        devices.restrict(group, privileged=spec.privileged, trace=trace)
         if trace:
             _trace_plan(trace, spec, plan, mask)
         exchange = Exchange(spec.tty)
