@@ -37,6 +37,7 @@ __all__ = ["Archive", "ArchivedImage", "LayerBlob", "open_archive"]
 
 _HEAD_BYTES = 4096
 _COPY_BYTES = 1 << 20
+_REPORT_BYTES = 16 << 20
 # What spooling leaves free, or a fiftieth of a smaller disk.
 _ROOM_BYTES = 256 << 20
 
@@ -249,11 +250,13 @@ def _spool(fd: int, kind: str, head: bytes, what: str, spool_dir: str, progress:
                 _check_is_tar(bytes(buffer[: min(size, _HEAD_BYTES)]), f"{what} ({kind} compressed)")
             _leave_room(spool)
             _write_all(spool, buffer[:size])
-            done += size
-            if progress is not None:
+            if progress is not None and done % _REPORT_BYTES == 0:
                 progress("archive", "Reading", done, 0)
+            done += size
         if not done:
             raise BadArchive(f"{what}: the archive is empty")
+        if progress is not None:
+            progress("archive", "Read complete", done, done)
     except BaseException as error:
         if spool >= 0:
             os.close(spool)
