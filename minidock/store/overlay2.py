@@ -324,12 +324,10 @@ class OverlayMount:
 
     def describe(self) -> str:
         """A shell line that makes the same mount."""
-        from minidock.linux.mount import describe_mount
+        from minidock.linux.mount import describe_mount, shell_word
 
         line = describe_mount(b"overlay", os.fsencode(self.target), b"overlay", 0, self.data)
-        quoted = "'" + self.overlay_path.replace("'", "'\"'\"'") + "'"
-        plain = self.overlay_path.replace("/", "").replace("-", "").replace("_", "").replace(".", "").isalnum()
-        return f"cd {self.overlay_path if plain else quoted} && {line}"
+        return f"cd {shell_word(self.overlay_path)} && {line}"
 
     def execute(self) -> None:
         """Mount it. Changes the working directory to overlay2/, so it belongs into a process of its own."""
