@@ -109,6 +109,8 @@ class Reports:
         word, _, rest = message.partition(" ")
         if word == "failed":
             raise _error_from(rest)
+        if word == "bug":
+            raise CommandError(f"the container's monitor gave up: {rest}", exit_code=125)
         pid, _, ticks = rest.partition(" ")
         return int(pid), int(ticks)
 

@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 class ContainerJob(Job):
     """A container's first process.
 
-    Shape: the lock is held when the job begins, and given up once the container is recorded as running
+    Shape: the lock is held when the job begins, and given up once the container is recorded as running; engine_fd
+           keeps dockerd from the data root for as long as the monitor lives, -1 where no dockerd ever was
     """
 
-    __slots__ = ("auto_remove", "container", "exit_fd", "lock", "log", "spec", "state")
+    __slots__ = ("auto_remove", "container", "engine_fd", "exit_fd", "lock", "log", "spec", "state")
 
-    def __init__(self, container: Container, lock: ContainerLock, spec: ContainerSpec) -> None:
+    def __init__(self, container: Container, lock: ContainerLock, spec: ContainerSpec, engine_fd: int) -> None:
         super().__init__(spec.tty)
+        self.engine_fd = engine_fd
         self.container = container
         self.lock = lock
         self.spec = spec
@@ -38,15 +40,14 @@ class ContainerJob(Job):
         self.log: LogFile | None = None
 
     def descriptors(self) -> list[int]:
-        """The data root and the lock."""
-        return [self.container.root.fd, self.lock.fd]
+        """The data root and the locks."""
+        return [self.container.root.fd, self.lock.fd, self.engine_fd]
 
     def launch(self, stdin_fd: int, stdout_fd: int, stderr_fd: int) -> Launched:
-        """Launch, with the data root held against dockerd for the container's life."""
+        """Launch, with the log open."""
         from minidock.runtime.launch import launch
 
         root = self.container.root
-        root.hold_against_engine()
         self.log = LogFile(self.container.log_path)
         return launch(self.spec, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, trace=root.trace)
 

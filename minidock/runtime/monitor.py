@@ -159,8 +159,18 @@ def fork_monitor(job: Job, streams: Streams) -> None:
         os.setsid()
         if os.fork() == 0:
             _Monitor(job, streams).main()
-    finally:
         os._exit(0)
+    except BaseException as error:  # noqa: BLE001 - nothing leaves a forked process but through _exit
+        _report_bug(streams.report_write, error)
+        os._exit(1)
+
+
+def _report_bug(report_write: int, error: BaseException) -> None:
+    """Tell the starter why the monitor gives up; whoever holds no end of that pipe is not told."""
+    try:
+        os.write(report_write, f"bug {type(error).__name__}: {error}".replace("\n", " ").encode() + b"\n")
+    except OSError:
+        return
 
 
 class _Monitor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from minidock.errors import MinidockError
 from minidock.runtime.attach import open_process, wait_process
 from minidock.store.containers import ContainerLock
 
@@ -67,7 +68,20 @@ def clean_up_after_kill(container: Container) -> None:
     exit_code = state.shown_exit_code()
     state.status, state.pid, state.exit_code = "exited", 0, exit_code
     state.finished_ns = state.finished_ns or _last_sign_of_life(container)
-    container.record_exit(state)
+    with container.root.lock():
+        container.record_exit(state)
+
+
+def remove_abandoned(containers: list[Container]) -> None:
+    """Remove --rm containers whose monitor was killed before it could; those in other hands are left alone."""
+    for container in containers:
+        try:
+            with container.lock(wait=False):
+                if container.state.is_abandoned():
+                    clean_up_after_kill(container)
+                    container.root.containers.remove(container)
+        except MinidockError:
+            continue
 
 
 def _last_sign_of_life(container: Container) -> int:

@@ -270,12 +270,16 @@ def _unlink(path: str) -> None:
 
 
 class ContainerStore:
-    """All containers of a data root."""
+    """All containers of a data root.
 
-    __slots__ = ("path", "root")
+    Shape: abandoned: --rm containers seen by the last create, whose process and monitor are both gone
+    """
+
+    __slots__ = ("abandoned", "path", "root")
 
     def __init__(self, root: DataRoot) -> None:
         self.root = root
+        self.abandoned: list[Container] = []
         self.path = f"{root.path}/containers"
 
     def ids(self) -> list[ContainerID]:
@@ -341,7 +345,9 @@ class ContainerStore:
         document = config.document
         container_id = ContainerID.parse(document["ID"])
         with root.lock(), root.stage() as stage:
-            names = self.names()
+            others = self.all()
+            self.abandoned = [one for one in others if one.state.is_abandoned()]
+            names = {one.name: one.id for one in others}
             if choose_name is not None:
                 document["Name"] = "/" + choose_name(set(names))
             elif config.name in names:

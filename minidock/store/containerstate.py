@@ -121,6 +121,10 @@ class ContainerState:
             bool(self.monitor_pid) and self.is_this_boot() and start_time(self.monitor_pid) == self.monitor_start_time
         )
 
+    def is_abandoned(self) -> bool:
+        """Whether this is a --rm container that nobody will remove any more."""
+        return self.auto_remove and bool(self.pid) and not self.is_process_alive() and not self.is_monitor_alive()
+
     def shown_status(self) -> str:
         """The status as tables and inspect show it: a record whose process is gone never says running."""
         if self.status in ("running", "paused") and not self.is_process_alive():

@@ -119,6 +119,10 @@ def create(root: DataRoot, image: str, command: list[str], options: CreateOption
             auto_remove=options.rm,
             choose_name=None if options.name else generate_name,
         )
+    if root.containers.abandoned:
+        from minidock.runtime.settle import remove_abandoned
+
+        remove_abandoned(root.containers.abandoned)
     if options.cidfile:
         _write_cidfile(options.cidfile, container)
     return container

@@ -46,17 +46,25 @@ def start_container(
     with SettledLock(container) as lock:
         if container.is_running():
             return None
+        # From here to the container's end, and before anything of it is written.
+        engine_fd = container.root.hold_against_engine()
+
+        def let_go() -> None:
+            lock.release()
+            if engine_fd >= 0:
+                os.close(engine_fd)
+
         spec = container_spec(container)
         write_etc_files(container, network=spec.network, hostname=spec.hostname)
         session = Session(
-            ContainerJob(container, lock, spec),
+            ContainerJob(container, lock, spec, engine_fd),
             attach=attach,
             interactive=interactive,
             opens_stdin=container.config.opens_stdin,
             stdin_fd=stdin_fd,
             stdout_fd=stdout_fd,
             stderr_fd=stderr_fd,
-            after_fork=lock.release,
+            after_fork=let_go,
         )
         return session.run()
 

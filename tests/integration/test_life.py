@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import time
@@ -161,6 +162,64 @@ def test_the_container_dies_with_its_monitor_and_nothing_is_left(tool: Tool) -> 
     os.kill(tool.record("box")["MonitorPid"], signal.SIGKILL)
     assert tool.good("rm", "-f", "box") == "box"
     assert tool.groups_of(identity) == []
+
+
+def test_a_rm_container_whose_monitor_was_killed_goes_with_the_next_create(tool: Tool) -> None:
+    record = run_box(tool, "--rm")
+    identity = tool.inspect("box")["Id"]
+    os.kill(record["MonitorPid"], signal.SIGKILL)
+    wait_until(lambda: tool.status("box") == "exited", "the container's end")
+    tool.good("run", "--rm", BOX, "true")
+    assert tool.good("ps", "-aq") == ""
+    assert tool.groups_of(identity) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_starter_killed_at_any_moment_leaves_nothing_half_made(tool: Tool, seed: int) -> None:
+    chance = random.Random(seed)
+    for number in range(8):
+        words = ["run", *(["--rm"] if number % 2 else []), BOX, "sh", "-c", "echo x > /f; sleep 0.05"]
+        starter = tool.start(*words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            starter.wait(chance.random() * 0.15)
+        except subprocess.TimeoutExpired:
+            starter.kill()
+            starter.wait(10)
+    wait_until(lambda: tool.good("ps", "-q") == "", "the containers' ends")
+    # Opening the root for writing sweeps; what is left is whole containers, which can be started and removed.
+    for name in tool.good("ps", "-aq").split():
+        assert tool("start", "-a", name).returncode in (0, 1)
+    tool("rm", "-f", *tool.good("ps", "-aq").split())
+    tool.good("run", "--rm", BOX, "true")
+    assert tool.good("ps", "-aq") == ""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_monitor_killed_at_any_moment_leaves_nothing_running(tool: Tool, seed: int) -> None:
+    chance = random.Random(seed)
+    for _ in range(6):
+        starter = tool.start("run", "--rm", BOX, "sh", "-c", "sleep 0.02", stderr=subprocess.DEVNULL)
+        end = time.monotonic() + chance.random() * 0.15
+        while time.monotonic() < end:
+            _kill_monitors_of(tool, chance)
+        assert starter.wait(20) in (0, 125, 137)
+    wait_until(lambda: tool.good("ps", "-q") == "", "the containers' ends")
+    tool("rm", "-f", *tool.good("ps", "-aq").split())
+    tool.good("run", "--rm", BOX, "true")
+    assert tool.good("ps", "-aq") == ""
+
+
+def _kill_monitors_of(tool: Tool, chance: random.Random) -> None:
+    """Kill one process with this root in its environment that has no terminal and no starter above it."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(tool.root).encode() not in (path / "environ").read_bytes():
+                continue
+            fields = (path / "stat").read_text().rpartition(")")[2].split()
+        except (OSError, ValueError):
+            continue
+        if int(fields[1]) not in (os.getpid(), 0) and int(fields[3]) != os.getsid(0) and chance.random() < 0.3:
+            os.kill(int(path.name), signal.SIGKILL)
 
 
 def forge(tool: Tool, **changes: object) -> None:
