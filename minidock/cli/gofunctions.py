@@ -24,6 +24,24 @@ class _Missing:
 
 
 MISSING = _Missing()
+# A pointer to nothing.
+NIL = _Missing()
+
+
+class _NilMap(dict[str, object]):
+    """A map that was never made: empty, but null in JSON."""
+
+    __slots__ = ()
+
+
+class _NilList(list[object]):
+    """A list that was never made: empty, but null in JSON."""
+
+    __slots__ = ()
+
+
+NIL_MAP = _NilMap()
+NIL_LIST = _NilList()
 
 
 def is_true(value: object) -> bool:
@@ -43,7 +61,7 @@ def to_text(value: object) -> str:
 def _inner(value: object) -> str:
     if isinstance(value, str):
         return value
-    if value is None or value is MISSING:
+    if value is None or isinstance(value, _Missing):
         return "<nil>"
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -58,7 +76,7 @@ def _inner(value: object) -> str:
 
 def to_json(value: object) -> str:
     """A value as Go's encoding/json writes it; a listing's row has its keys sorted."""
-    if value is MISSING:
+    if isinstance(value, (_Missing, _NilMap, _NilList)):
         return "null"
     if isinstance(value, dict) and type(value) is not dict:
         plain = {key: item for key, item in value.items() if not callable(item)}
@@ -68,10 +86,11 @@ def to_json(value: object) -> str:
 
 def _index(value: Any, *keys: Any) -> object:
     for key in keys:
-        if isinstance(value, dict) or (value is None and isinstance(key, str)):
-            # A missing key gives the zero value, which in the maps of docker's records is an empty string.
-            value = value.get(key, "") if value else ""
-        elif value is None or value is MISSING:
+        if isinstance(value, dict):
+            # Where a map holds texts only, as labels, a missing key gives the empty text.
+            empty: object = "" if all(isinstance(item, str) for item in value.values()) else MISSING
+            value = value.get(key, empty)
+        elif value is None or isinstance(value, _Missing):
             raise ValueError("index of nil pointer")
         elif isinstance(key, int) and not isinstance(key, bool):
             if not 0 <= key < len(value):
@@ -107,13 +126,30 @@ def _or(*values: object) -> object:
     return value
 
 
+def _kind(value: object) -> str:
+    for kind, name in (
+        (bool, "bool"),
+        (int, "int"),
+        (float, "float64"),
+        (str, "string"),
+        (dict, "map"),
+        (list, "slice"),
+    ):
+        if isinstance(value, kind):
+            return name
+    return "nil"
+
+
 def _compare(test: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
     def compare(left: Any, right: Any) -> bool:
-        if isinstance(left, str) != isinstance(right, str):
+        if _kind(left) != _kind(right):
             raise TypeError("incompatible types for comparison")
         return test(left, right)
 
     return compare
+
+
+_same = _compare(lambda left, right: left == right)
 
 
 def _print(*values: object) -> str:
@@ -122,7 +158,7 @@ def _print(*values: object) -> str:
         # Go puts a space between two operands only when neither is a string.
         if number and not isinstance(value, str) and not isinstance(values[number - 1], str):
             out.append(" ")
-        out.append(to_text(value))
+        out.append(_inner(value))
     return "".join(out)
 
 
@@ -148,25 +184,55 @@ def _printf(form: str, *values: Any) -> str:
             out.append(_verb(form[percent + 1 : end], verb, waiting.pop(0)))
     out.append(form[position:])
     if waiting:
-        out.append(f"%!(EXTRA {', '.join(map(to_text, waiting))})")
+        out.append(f"%!(EXTRA {', '.join(map(_with_type, waiting))})")
     return "".join(out)
 
 
+def _with_type(value: object) -> str:
+    return f"{_kind(value)}={_inner(value)}"
+
+
 def _verb(flags: str, verb: str, value: Any) -> str:
-    if verb == "q" and isinstance(value, str):
+    kind = _kind(value)
+    if verb == "v" or (verb == "s" and kind in ("string", "slice", "map")) or (verb == "t" and kind == "bool"):
+        return f"%{flags}s" % _inner(value)
+    if verb == "q" and kind == "string":
         return f"%{flags}s" % quote(value)
-    if verb in ("s", "v"):
-        return f"%{flags}s" % to_text(value)
-    if verb == "t" and isinstance(value, bool):
-        return f"%{flags}s" % to_text(value)
-    if verb in ("d", "x", "X", "o") and isinstance(value, int):
-        return f"%{flags}{verb}" % value
-    if verb in ("f", "e", "g") and isinstance(value, (int, float)):
-        return f"%{flags}{verb}" % value
-    if verb in ("x", "X") and isinstance(value, str):
-        text = value.encode().hex()
+    if verb in ("d", "x", "X", "o") and kind == "int":
+        return str(f"%{flags}{verb}" % value)
+    if verb in ("c", "U") and kind == "int":
+        return chr(value) if verb == "c" else f"U+{value:04X}"
+    if verb in ("f", "e", "g") and kind == "float64":
+        return str(f"%{flags}{verb}" % value)
+    if verb in ("x", "X") and kind == "string":
+        text: str = value.encode("utf-8", "surrogateescape").hex()
         return text.upper() if verb == "X" else text
-    return f"%!{verb}({to_text(value)})"
+    return f"%!{verb}({_with_type(value)})"
+
+
+def _title(text: str) -> str:
+    out: list[str] = []
+    inside = False
+    for letter in text:
+        out.append(letter if inside else letter.upper())
+        inside = letter.isalnum() or letter == "_"
+    return "".join(out)
+
+
+def _html(*values: object) -> str:
+    text = _print(*values)
+    for plain, escaped in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&#34;"), ("'", "&#39;")):
+        text = text.replace(plain, escaped)
+    return text
+
+
+def _urlquery(*values: object) -> str:
+    out: list[str] = []
+    for byte in _print(*values).encode("utf-8", "surrogateescape"):
+        letter = chr(byte)
+        plain = letter.isalnum() and byte < 128 or letter in "-_.~"
+        out.append(letter if plain else "+" if letter == " " else f"%{byte:02X}")
+    return "".join(out)
 
 
 def _truncate(text: str, limit: int) -> str:
@@ -187,22 +253,24 @@ FUNCTIONS: dict[str, Callable[..., object]] = {
     "json": to_json,
     "join": _join,
     "split": lambda text, separator: text.split(separator) if separator else list(text),
-    "title": lambda text: " ".join(word[:1].upper() + word[1:] for word in text.split(" ")),
+    "title": _title,
     "lower": lambda text: text.lower(),
     "upper": lambda text: text.upper(),
     "pad": _pad,
     "truncate": _truncate,
     "print": _print,
-    "println": lambda *values: " ".join(map(to_text, values)) + "\n",
+    "println": lambda *values: " ".join(map(_inner, values)) + "\n",
     "printf": _printf,
+    "html": _html,
+    "urlquery": _urlquery,
     "index": _index,
     "slice": _slice,
     "len": lambda value: len(value),
     "and": _and,
     "or": _or,
     "not": lambda value: not is_true(value),
-    "eq": lambda left, *others: any(left == other for other in others),
-    "ne": lambda left, right: left != right,
+    "eq": lambda left, *others: any(_same(left, other) for other in others),
+    "ne": lambda left, right: not _same(left, right),
     "lt": _compare(lambda left, right: left < right),
     "le": _compare(lambda left, right: left <= right),
     "gt": _compare(lambda left, right: left > right),

@@ -1,7 +1,7 @@
 """Reading Go templates as docker's --format uses them: from text to a tree of small nodes.
 
-Understood: fields and chains, `$` and variables, pipes, parentheses, literals, if / else if / else, range, with,
-end, comments and trim marks, and the functions of `gofunctions`. Not understood: define, template, block, break.
+Understood: fields and chains, `$` and variables, pipes, parentheses, literals, if / else if / else, range, break,
+continue, with, end, comments and trim marks, and the functions of `gofunctions`. Not: define, template, block.
 
 Source: Go text/template, package documentation
 """
@@ -62,11 +62,11 @@ def _end_of_action(text: str, position: int) -> int:
     while position < len(text):
         letter = text[position]
         if quote:
-            if letter == "\\" and quote == '"':
+            if letter == "\\" and quote != "`":
                 position += 1
             elif letter == quote:
                 quote = ""
-        elif letter in '"`':
+        elif letter in "\"`'":
             quote = letter
         elif text.startswith("}}", position):
             return position
@@ -85,7 +85,7 @@ def _tokens(action: str) -> list[str]:
             position += 1
             found.append(" ")
             continue
-        if letter in '"`':
+        if letter in "\"`'":
             position = _end_of_literal(action, position)
         elif letter in _WORD or letter in ".$-+":
             position += 1
@@ -105,7 +105,7 @@ def _end_of_literal(action: str, position: int) -> int:
     quote = action[position]
     position += 1
     while action[position] != quote:
-        position += 2 if action[position] == "\\" and quote == '"' else 1
+        position += 2 if action[position] == "\\" and quote != "`" else 1
     return position + 1
 
 
@@ -117,7 +117,7 @@ def _unquoted(token: str) -> str:
     for letter in letters:
         if letter == "\\":
             escape = next(letters, "")
-            letter = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "\\": "\\"}.get(escape, "\\" + escape)
+            letter = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "'": "'", "\\": "\\"}.get(escape, "\\" + escape)
         out.append(letter)
     return "".join(out)
 
@@ -125,12 +125,15 @@ def _unquoted(token: str) -> str:
 class Parser:
     """Recursive descent over the pieces of one template."""
 
-    __slots__ = ("_functions", "_pieces", "_tokens")
+    __slots__ = ("_functions", "_loops", "_pieces", "_tokens", "_variables")
 
     def __init__(self, text: str, functions: dict[str, Callable[..., object]]) -> None:
         self._pieces = _split(text)[::-1]
         self._functions = functions
+        self._loops = 0
         self._tokens: list[str] = []
+        # the variables in sight, the innermost last
+        self._variables = ["$"]
 
     def template(self) -> list[Node]:
         """The whole template."""
@@ -152,43 +155,62 @@ class Parser:
                 nodes.append(self._block(word, rest))
             elif word == "end" or word == "else":
                 return nodes, text
-            elif word in ("define", "template", "block", "break", "continue"):
+            elif word in ("define", "template", "block"):
                 raise bad(f"{{{{{word}}}}} is not supported")
+            elif text in ("break", "continue"):
+                if not self._loops:
+                    raise bad(f"{{{{{text}}}}} outside {{{{range}}}}")
+                nodes.append((text,))
             else:
-                nodes.append(("print", *self._pipeline(text)))
+                names, assigns, pipe = self._pipeline(text)
+                nodes.append((("assign" if assigns else "print"), names, pipe))
         return nodes, ""
 
     def _block(self, word: str, condition: str) -> Node:
-        names, pipe = self._pipeline(condition, declares=word)
+        in_sight = len(self._variables)
+        names, _, pipe = self._pipeline(condition, declares=word)
+        self._loops += word == "range"
         body, ending = self._body()
+        self._loops -= word == "range"
         otherwise: list[Node] = []
         if ending.startswith("else "):
             branch, _, rest = ending[5:].strip().partition(" ")
+            if branch not in ("if", "with"):
+                raise bad(f"unexpected {branch!r} in else")
             otherwise = [self._block(branch, rest)]
-            return (word, names, pipe, body, otherwise)
-        if ending == "else":
+            ending = "end"
+        elif ending == "else":
             otherwise, ending = self._body()
         if ending != "end":
             raise bad("unexpected EOF")
+        del self._variables[in_sight:]
         return (word, names, pipe, body, otherwise)
 
-    def _pipeline(self, text: str, *, declares: str = "") -> tuple[list[str], Node]:
+    def _pipeline(self, text: str, *, declares: str = "") -> tuple[list[str], bool, Node]:
+        """The variables that a pipeline sets, whether they are there already, and its value."""
         tokens = _tokens(text)
         names: list[str] = []
-        plain = [token for token in tokens if token != " "]
-        for sign in (":=", "="):
-            if sign in plain:
-                place = plain.index(sign)
-                names = [token for token in plain[:place] if token != ","]
-                tokens = tokens[tokens.index(sign) + 1 :]
-                if not all(name.startswith("$") for name in names) or len(names) > (2 if declares == "range" else 1):
-                    raise bad("bad variable declaration")
-                break
+        sign = next((token for token in tokens if token in (":=", "=")), "")
+        if sign:
+            place = tokens.index(sign)
+            names = [token for token in tokens[:place] if token not in (",", " ")]
+            tokens = tokens[place + 1 :]
+            if not all(name.startswith("$") for name in names) or len(names) > (2 if declares == "range" else 1):
+                raise bad("bad variable declaration")
+            if sign == "=":
+                for name in names:
+                    self._check_variable(name)
         self._tokens = tokens[::-1]
         pipe = self._pipe()
         if self._tokens:
             raise bad(f"unexpected {self._tokens[-1]!r} in command")
-        return names, pipe
+        if sign == ":=":
+            self._variables += names
+        return names, sign == "=", pipe
+
+    def _check_variable(self, name: str) -> None:
+        if name not in self._variables:
+            raise bad(f'undefined variable "{name}"')
 
     def _peek(self) -> str:
         return self._tokens[-1] if self._tokens else ""
@@ -221,6 +243,9 @@ class Parser:
             return ("call", head, operands[1:])
         if len(operands) > 1:
             raise bad("a value that is no function was given arguments")
+        if head == ("literal", None):
+            # Go's parser lets it pass, and so the exit status is another one
+            raise UsageError("template parsing error: template: :1: nil is not a command")
         return head
 
     def _operand(self) -> Node:
@@ -237,21 +262,35 @@ class Parser:
     def _word(self, token: str) -> Node:
         if token[0] in '"`':
             return ("literal", _unquoted(token))
+        if token[0] == "'":
+            letter = _unquoted(token)
+            if len(letter) != 1:
+                raise bad(f"malformed character constant: {token}")
+            return ("literal", ord(letter))
         if token == ".":
             return ("dot",)
         if token[0] == ".":
             return ("chain", ("dot",), _names(token))
         if token[0] == "$":
             name, dot, rest = token.partition(".")
+            self._check_variable(name)
             return ("chain", ("variable", name), _names(dot + rest)) if dot else ("variable", name)
         if token in ("true", "false", "nil"):
             return ("literal", {"true": True, "false": False, "nil": None}[token])
         if token in self._functions:
             return ("function", token)
+        if token.lstrip("+-")[:1].isdecimal():
+            return ("literal", _number(token))
+        raise bad(f'function "{token}" not defined')
+
+
+def _number(token: str) -> int | float:
+    for kind in (lambda: int(token, 0), lambda: float(token)):
         try:
-            return ("literal", float(token) if "." in token else int(token, 0))
+            return kind()
         except ValueError:
-            raise bad(f'function "{token}" not defined') from None
+            continue
+    raise bad(f"bad number syntax: {token!r}")
 
 
 def _names(token: str) -> list[str]:

@@ -127,6 +127,61 @@ def test_templates_of_inspect(both: Both, template: str) -> None:
     assert both.same("inspect", "--type", "image", "-f", template, "cli-one:test")
 
 
+MORE_TEMPLATES = r"""
+{{range $i, $e := .RootFS.Layers}}{{$i}}{{end}}{{$i}}
+{{with .Nope}}x{{else}}y{{end}}
+{{with .Config.Labels}}x{{else}}y{{end}} {{.Config.Labels}} {{.Config.Labels.x}} {{.Config.Entrypoint}}
+{{json .Config.Entrypoint}} {{json .Config.Labels}}
+{{printf "%v|%v|%v" .Size .Config.Tty .RepoTags}}
+{{printf "%10s|%-10s|%.3s|%05d|%x|%X|%o|%c|%U" "abc" "abc" "abcdef" 42 255 255 8 65 65}}
+{{printf "%d" "x"}} {{printf "%s" 5}} {{printf "%t" true}}
+{{printf "%q" "a\"b"}} {{printf "%%"}} {{printf "%s"}} {{printf "x" 1}}
+{{len .Id}} {{slice .Id 7 19}} {{slice .Id 7}} {{slice .RepoTags 0 1}}
+{{html "<a>"}} {{urlquery "a b&c"}} {{title "hello world-foo bar"}}
+{{eq .Os "linux"}} {{ne .Os "linux"}} {{lt 1 2}} {{ge 2 2}} {{eq 1 1 2}}
+{{eq 1 "1"}}
+{{not true}} {{and 1 0}} {{or 0 "x"}} {{and true .Os}}
+{{"quoted"}} {{`raw\n`}} {{'a'}} {{1.5}} {{true}} {{1e3}} {{0x10}} {{-5}} {{1_000}}
+{{nil}}
+{{print nil}} {{print 1 2 "a" 3 4}} {{println "a" 1}}
+{{index .Config "Tty"}} {{index .Config "tty"}}
+{{index .RootFS.Layers "x"}}
+{{index .RootFS.Layers 5}}
+{{join .RepoTags ","}} {{split "a,b" ","}} {{lower "ABC"}} {{pad "" 2 2}}|{{pad "a" 2 2}}|
+{{$x := 5}}{{if true}}{{$x = 6}}{{end}}{{$x}} {{if true}}{{$x := 7}}{{end}}{{$x}}
+{{range .Size}}x{{end}}
+{{range .Config.Env}}{{.}}{{break}}{{end}} {{range .RootFS.Layers}}{{continue}}x{{end}}
+{{.Config.Healthcheck}} {{.Config.ExposedPorts}}
+{{.Os}}{{"\n"}}{{"\t"}}x
+{{end}}
+{{else}}
+{{if}}x{{end}}
+{{if .Os}}
+{{.Os | | upper}}
+{{.Os upper}}
+{{upper}}
+{{upper 5}}
+{{upper .Os .Os}}
+{{foo}}
+{{.}
+{{ "abc }}
+{{.A.}}
+{{$y}}
+{{(}}
+{{if .Os}}a{{else if}}b{{end}}
+{{len 5}}
+{{index nil 1}}
+{{.Size.X}}
+"""
+
+
+def test_more_templates(both: Both) -> None:
+    templates = MORE_TEMPLATES.strip().split("\n")
+    for template in templates:
+        theirs, ours = (run("inspect", "-f", template, "cli-one:test") for run in (both.docker, both.minidock))
+        assert (ours.stdout.strip(), ours.returncode) == (theirs.stdout.strip(), theirs.returncode), template
+
+
 @pytest.mark.parametrize(
     "words",
     [
