@@ -14,7 +14,7 @@ from minidock.errors import SyscallError, UsageError
 from minidock.linux.libc import syscall
 from minidock.linux.mount import MS_BIND, mount
 from minidock.linux.paths import open_in_root
-from minidock.runtime.rootfs import NO_LINKS, Operation, Setup, filesystem_magic, make_in_root
+from minidock.runtime.operation import NO_LINKS, Operation, Setup, filesystem_magic, make_in_root
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

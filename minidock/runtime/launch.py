@@ -14,8 +14,8 @@ from minidock.linux.process import clone_process, set_dumpable, set_parent_death
 from minidock.runtime import devices
 from minidock.runtime.cgroup import Cgroup, hierarchies
 from minidock.runtime.child import Channels, Payload, exec_error, run_child, settle
+from minidock.runtime.operation import Operation, Setup
 from minidock.runtime.plan import build_plan, clone_flags, describe_clone
-from minidock.runtime.rootfs import Operation, Setup
 from minidock.runtime.spec import BindMount, ContainerSpec, ExecSpec, TmpfsMount, environment
 from minidock.runtime.trampoline import make_trampoline
 

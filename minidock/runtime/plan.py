@@ -19,30 +19,32 @@ from minidock.linux.namespaces import (
 )
 from minidock.runtime.cgroup import Cgroup, Hierarchy, hierarchies
 from minidock.runtime.devices import MakeDevices, OpenConsole, host_devices
+from minidock.runtime.operation import Operation
 from minidock.runtime.rootfs import (
     PROPAGATION,
     BindInto,
-    EnterCgroupNamespace,
-    EnterCgroups,
     HoldSource,
     MakePrivate,
     MakeWorkdir,
-    MaskPath,
     MountBelow,
     MountCgroup,
     MountOverlay,
     MountTmpfs,
     MountTop,
-    Operation,
     PivotRoot,
+    ReadOnlyRoot,
+)
+from minidock.runtime.spec import BindMount, ContainerSpec, ExecSpec, TmpfsMount
+from minidock.runtime.surroundings import (
+    EnterCgroupNamespace,
+    EnterCgroups,
+    MaskPath,
     RaiseLoopback,
     ReadOnlyPath,
-    ReadOnlyRoot,
     ResolveUser,
     SetHostname,
     WriteSysctl,
 )
-from minidock.runtime.spec import BindMount, ContainerSpec, ExecSpec, TmpfsMount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,12 +8,10 @@ are opened beneath the root and mounted on by descriptor.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 
 from minidock.errors import SyscallError, UsageError
-from minidock.linux.libc import declare
 from minidock.linux.mount import (
     MNT_DETACH,
     MS_BIND,
@@ -33,24 +31,23 @@ from minidock.linux.mount import (
     pivot_root,
     umount,
 )
-from minidock.linux.namespaces import CLONE_NEWCGROUP, raise_loopback, unshare
-from minidock.linux.paths import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, open_in_root
-from minidock.linux.process import set_hostname
-from minidock.runtime.users import resolve_user
+from minidock.linux.paths import open_in_root
+from minidock.runtime.operation import (
+    NO_LINKS,
+    PATH_DIRECTORY,
+    PROC_SUPER_MAGIC,
+    S_IFDIR,
+    S_IFMT,
+    Operation,
+    Setup,
+    filesystem_magic,
+    make_in_root,
+)
 from minidock.store.overlay2 import OverlayMount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from minidock.runtime.cgroup import Cgroup
-    from minidock.runtime.users import User
-
-NO_LINKS = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_SYMLINKS
-PROC_SUPER_MAGIC = 0x9FA0
-_PATH_DIRECTORY = os.O_PATH | os.O_DIRECTORY
-_MAX_LINKS = 40
-_S_IFMT, _S_IFDIR, _S_IFCHR = 0o170000, 0o040000, 0o020000
+    from collections.abc import Sequence
 
 PROPAGATION = {
     "private": MS_PRIVATE,
@@ -60,47 +57,6 @@ PROPAGATION = {
     "shared": MS_SHARED,
     "rshared": MS_SHARED | MS_REC,
 }
-
-_fstatfs = declare("fstatfs", ctypes.c_int, ctypes.c_void_p)
-
-
-def filesystem_magic(fd: int) -> int:
-    """The f_type of the file system that fd is on. Source: statfs(2)"""
-    buffer = (ctypes.c_long * 32)()
-    _fstatfs(fd, ctypes.addressof(buffer))
-    return int(buffer[0])
-
-
-class Setup:
-    """What the operations hand on to one another inside the child.
-
-    Shape: held: detached mounts by the target they are for; root_fd: the container's root after pivot_root
-    """
-
-    __slots__ = ("console_fd", "held", "null_fd", "root_fd", "send_console", "user")
-
-    def __init__(self, send_console: Callable[[int], None]) -> None:
-        self.send_console = send_console
-        self.held: dict[bytes, int] = {}
-        self.root_fd = -1
-        self.null_fd = -1
-        self.console_fd = -1
-        self.user: User | None = None
-
-
-class Operation:
-    """One step; `kind` is the trace's. Shape: describe() is a shell line that does the same"""
-
-    __slots__ = ()
-    kind = "mount"
-
-    def describe(self) -> str:
-        """A shell line that does the same."""
-        raise NotImplementedError
-
-    def execute(self, setup: Setup) -> None:
-        """Take the step; raises SyscallError or another MinidockError."""
-        raise NotImplementedError
 
 
 class MakePrivate(Operation):
@@ -180,7 +136,7 @@ class PivotRoot(Operation):
         pivot_root(b".", b".")
         umount(b".", MNT_DETACH)
         os.chdir("/")
-        setup.root_fd = os.open("/", _PATH_DIRECTORY | os.O_CLOEXEC)
+        setup.root_fd = os.open("/", PATH_DIRECTORY | os.O_CLOEXEC)
 
 
 class MountTop(Operation):
@@ -200,12 +156,12 @@ class MountTop(Operation):
 
     def execute(self, setup: Setup) -> None:
         try:
-            handle = open_in_root(setup.root_fd, self.target, _PATH_DIRECTORY, resolve=NO_LINKS)
+            handle = open_in_root(setup.root_fd, self.target, PATH_DIRECTORY, resolve=NO_LINKS)
         except SyscallError as error:
             if error.errno != errno.ENOENT:
                 raise
             os.mkdir(self.target, 0o755)
-            handle = open_in_root(setup.root_fd, self.target, _PATH_DIRECTORY, resolve=NO_LINKS)
+            handle = open_in_root(setup.root_fd, self.target, PATH_DIRECTORY, resolve=NO_LINKS)
         os.fchdir(handle)
         os.close(handle)
         mount(self.source, b".", self.fstype, self.flags, self.data)
@@ -241,167 +197,6 @@ class MountCgroup(MountBelow):
         name = self.target.rpartition(b"/")[2]
         for link in self.links:
             os.symlink(name, b"/sys/fs/cgroup/" + link)
-
-
-class EnterCgroups(Operation):
-    """Put this process into its v1 groups; into the v2 one it was cloned."""
-
-    __slots__ = ("group",)
-    kind = "cgroup"
-
-    def __init__(self, group: Cgroup) -> None:
-        self.group = group
-
-    def describe(self) -> str:
-        files = [f"{path}/{'cgroup.procs' if each.is_v2 else 'tasks'}" for each, path in self.group.paths]
-        return f"echo $$ | tee {' '.join(files)}" if files else ":  # no cgroups here"
-
-    def execute(self, setup: Setup) -> None:
-        self.group.enter()
-
-
-class EnterCgroupNamespace(Operation):
-    """Make this process's groups the root of what it sees of them."""
-
-    __slots__ = ()
-    kind = "clone"
-
-    def describe(self) -> str:
-        return "unshare --cgroup"
-
-    def execute(self, setup: Setup) -> None:
-        try:
-            unshare(CLONE_NEWCGROUP)
-        except SyscallError as error:
-            # a kernel built without cgroups
-            if error.errno != errno.EINVAL:
-                raise
-
-
-class ResolveUser(Operation):
-    """Find out who the process will be while nothing but the image's own files is in sight."""
-
-    __slots__ = ("group_add", "text")
-    kind = "read"
-
-    def __init__(self, text: str, group_add: Sequence[str]) -> None:
-        self.text = text
-        self.group_add = list(group_add)
-
-    def describe(self) -> str:
-        return f"id {self.text.partition(':')[0] or '0'}  # in the image's own /etc/passwd and /etc/group"
-
-    def execute(self, setup: Setup) -> None:
-        setup.user = resolve_user(setup.root_fd, self.text, self.group_add)
-
-
-class SetHostname(Operation):
-    """Name the container."""
-
-    __slots__ = ("name",)
-    kind = "exec"
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def describe(self) -> str:
-        return f"hostname {self.name}"
-
-    def execute(self, setup: Setup) -> None:
-        set_hostname(os.fsencode(self.name))
-
-
-class RaiseLoopback(Operation):
-    """Bring up `lo`, all there is in network `none`."""
-
-    __slots__ = ()
-    kind = "exec"
-
-    def describe(self) -> str:
-        return "ip link set lo up"
-
-    def execute(self, setup: Setup) -> None:
-        raise_loopback()
-
-
-class WriteSysctl(Operation):
-    """Set a sysctl of the container's own namespace; a kernel without it is fine."""
-
-    __slots__ = ("path", "value")
-    kind = "write"
-
-    def __init__(self, path: bytes, value: bytes) -> None:
-        self.path = path
-        self.value = value
-
-    def describe(self) -> str:
-        return f"echo {os.fsdecode(self.value)!r} > {os.fsdecode(self.path)}"
-
-    def execute(self, setup: Setup) -> None:
-        try:
-            handle = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC)
-        except OSError:
-            return
-        try:
-            if filesystem_magic(handle) == PROC_SUPER_MAGIC:
-                os.write(handle, self.value)
-        finally:
-            os.close(handle)
-
-
-def make_in_root(root_fd: int, path: bytes, *, is_directory: bool) -> int:
-    """Open path beneath the root, making what is missing, directories 0755 and the file 0755 as runc does.
-
-    Returns: an O_PATH descriptor; mount on it, not on the name
-    Raises:  SyscallError
-    """
-    parts = [part for part in path.split(b"/") if part]
-    handle = -1
-    links = 0
-    done = b""
-    while True:
-        try:
-            return open_in_root(root_fd, b"/".join([done, *parts]) or b"/", os.O_PATH)
-        except SyscallError as error:
-            if error.errno != errno.ENOENT or not parts:
-                raise
-        # walk down to the first missing component
-        handle = open_in_root(root_fd, done or b"/", _PATH_DIRECTORY)
-        try:
-            name = parts.pop(0)
-            target = _link_at(handle, name)
-            if target is not None:
-                links += 1
-                if links > _MAX_LINKS:
-                    raise SyscallError(f"openat2({os.fsdecode(path)!r})", errno.ELOOP)
-                parts = [part for part in target.split(b"/") if part] + parts
-                done = b"" if target.startswith(b"/") else done
-                continue
-            if name not in (b".", b".."):
-                _make_entry(handle, name, is_directory or bool(parts))
-            done += b"/" + name
-        finally:
-            os.close(handle)
-
-
-def _link_at(directory_fd: int, name: bytes) -> bytes | None:
-    try:
-        return os.readlink(name, dir_fd=directory_fd)
-    except OSError:
-        return None
-
-
-def _make_entry(directory_fd: int, name: bytes, is_directory: bool) -> None:
-    try:
-        if is_directory:
-            os.mkdir(name, 0o755, dir_fd=directory_fd)
-        else:
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-            os.close(os.open(name, flags, 0o755, dir_fd=directory_fd))
-    except FileExistsError:
-        pass
-    except OSError as error:
-        raise SyscallError(f"mkdir({os.fsdecode(name)!r})", error.errno or 0) from None
 
 
 # What may be bound over inside /proc: files that programs such as lxcfs provide. Source: runc, checkProcMount
@@ -448,7 +243,7 @@ class BindInto(Operation):
         target_fd = make_in_root(setup.root_fd, self.target, is_directory=self.is_directory)
         if filesystem_magic(target_fd) == PROC_SUPER_MAGIC and self.target not in _PROC_FILES:
             raise UsageError(f'cannot mount "{self.source}" at "{os.fsdecode(self.target)}": it is inside /proc')
-        if (os.fstat(target_fd).st_mode & _S_IFMT == _S_IFDIR) != self.is_directory:
+        if (os.fstat(target_fd).st_mode & S_IFMT == S_IFDIR) != self.is_directory:
             raise UsageError(
                 f'error mounting "{self.source}" to "{os.fsdecode(self.target)}": not a directory: Are you trying to '
                 "mount a directory onto a file (or vice-versa)? Check if the specified host path exists and is the "
@@ -481,7 +276,7 @@ class MountTmpfs(Operation):
     def execute(self, setup: Setup) -> None:
         mode = -1
         try:
-            handle = open_in_root(setup.root_fd, self.target, _PATH_DIRECTORY)
+            handle = open_in_root(setup.root_fd, self.target, PATH_DIRECTORY)
             if b"mode=" not in self.data:
                 mode = os.fstat(handle).st_mode & 0o7777
         except SyscallError as error:
@@ -494,64 +289,9 @@ class MountTmpfs(Operation):
         os.close(handle)
         mount(b"tmpfs", b".", b"tmpfs", self.flags, self.data or None)
         if mode >= 0:
-            handle = open_in_root(setup.root_fd, self.target, _PATH_DIRECTORY)
+            handle = open_in_root(setup.root_fd, self.target, PATH_DIRECTORY)
             os.chmod(b"/proc/self/fd/%d" % handle, mode)
             os.close(handle)
-
-
-class ReadOnlyPath(Operation):
-    """Make one path of /proc read-only; one that this kernel lacks is fine."""
-
-    __slots__ = ("path",)
-
-    def __init__(self, path: bytes) -> None:
-        self.path = path
-
-    def describe(self) -> str:
-        path = os.fsdecode(self.path)
-        return f"[ ! -e {path} ] || {{ mount --rbind {path} {path} && mount -o remount,bind,ro {path}; }}"
-
-    def execute(self, setup: Setup) -> None:
-        try:
-            mount(self.path, self.path, None, MS_BIND | MS_REC)
-        except SyscallError as error:
-            if error.errno == errno.ENOENT:
-                return
-            raise
-        mount(None, self.path, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
-
-
-class MaskPath(Operation):
-    """Hide one path of /proc or /sys behind /dev/null or an empty read-only directory."""
-
-    __slots__ = ("path",)
-
-    def __init__(self, path: bytes) -> None:
-        self.path = path
-
-    def describe(self) -> str:
-        path = os.fsdecode(self.path)
-        return f"[ -d {path} ] && mount -t tmpfs -o ro tmpfs {path} || [ ! -e {path} ] || mount --bind /dev/null {path}"
-
-    def execute(self, setup: Setup) -> None:
-        if setup.null_fd < 0:
-            setup.null_fd = open_null(setup.root_fd)
-        try:
-            mount(b"/proc/self/fd/%d" % setup.null_fd, self.path, None, MS_BIND)
-        except SyscallError as error:
-            if error.errno == errno.ENOTDIR:
-                mount(b"tmpfs", self.path, b"tmpfs", MS_RDONLY)
-            elif error.errno != errno.ENOENT:
-                raise
-
-
-def open_null(root_fd: int) -> int:
-    """The container's /dev/null as an O_PATH descriptor, sure to be device 1:3 (CVE-2025-31133)."""
-    handle = open_in_root(root_fd, b"/dev/null", os.O_PATH, resolve=NO_LINKS)
-    status = os.fstat(handle)
-    if status.st_mode & _S_IFMT != _S_IFCHR or status.st_rdev != os.makedev(1, 3):
-        raise UsageError("the container's /dev/null is not the null device")
-    return handle
 
 
 class MakeWorkdir(Operation):
@@ -568,7 +308,7 @@ class MakeWorkdir(Operation):
 
     def execute(self, setup: Setup) -> None:
         handle = make_in_root(setup.root_fd, os.fsencode(self.path), is_directory=True)
-        is_directory = os.fstat(handle).st_mode & _S_IFMT == _S_IFDIR
+        is_directory = os.fstat(handle).st_mode & S_IFMT == S_IFDIR
         os.close(handle)
         if not is_directory:
             raise UsageError(f"Cannot mkdir: {self.path} is not a directory")

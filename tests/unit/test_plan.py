@@ -13,8 +13,8 @@ from minidock.linux import capabilities
 from minidock.linux.namespaces import CLONE_NEWNET
 from minidock.runtime.cgroup import Hierarchy
 from minidock.runtime.devices import ALLOWED, device_program
+from minidock.runtime.operation import make_in_root
 from minidock.runtime.plan import BindMount, ContainerSpec, TmpfsMount, build_plan, clone_flags
-from minidock.runtime.rootfs import make_in_root
 from minidock.runtime.spec import DEFAULT_PATH, environment
 from minidock.runtime.users import resolve_user
 
