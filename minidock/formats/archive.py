@@ -24,8 +24,8 @@ from minidock.formats.manifest import ImageManifest, parse_manifest_json
 from minidock.formats.oci import LayoutReader
 from minidock.formats.platform import Platform, host_platform, parse_platform
 from minidock.formats.reference import parse_tag
+from minidock.formats.tarheader import BLOCK
 from minidock.formats.tarindex import MAX_MEMBERS, TarMembers, is_tar_header
-from minidock.formats.tarstream import BLOCK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

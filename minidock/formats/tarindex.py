@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 
 from minidock.errors import BadArchive, UnsafePath
-from minidock.formats.tarstream import BLOCK, GLOBAL_PAX, LINK, REGULAR, SYMLINK, TarReader
+from minidock.formats.tarheader import BLOCK
+from minidock.formats.tarstream import GLOBAL_PAX, LINK, REGULAR, SYMLINK, TarReader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

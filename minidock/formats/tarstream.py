@@ -16,6 +16,15 @@ from zlib import adler32
 
 from minidock.constants import MAX_EXTENDED_HEADER_BYTES
 from minidock.errors import BadArchive
+from minidock.formats.tarheader import (
+    BLOCK,
+    ZERO_BLOCK,
+    Numbers,
+    Sums,
+    check_sum,
+    parse_number,
+    text_of,
+)
 from minidock.formats.tarpax import (
     XATTR_PREFIX,
     check_sparse,
@@ -32,8 +41,6 @@ if TYPE_CHECKING:
 
     from minidock.formats.bytestream import ByteReader
 
-BLOCK = 512
-
 REGULAR = b"0"
 LINK = b"1"
 SYMLINK = b"2"
@@ -49,12 +56,10 @@ _GNU_NAME = b"L"
 _GNU_LINK = b"K"
 _WITHOUT_DATA = frozenset((LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FIFO))
 
-_ZERO_BLOCK = bytes(BLOCK)
 # Types whose header says it all, unless an extended header came before.
 _SIMPLE = frozenset((REGULAR, LINK, SYMLINK, DIRECTORY, FIFO))
 # name mode uid gid size mtime checksum type linkname magic+version prefix; user, group and device numbers skipped
 _HEADER = Struct("100s8s8s8s12s12s8sc100s8s80x155s12x")
-_SIGNED_64 = 1 << 63
 
 
 def clean_name(name: bytes) -> bytes:
@@ -137,78 +142,6 @@ class TarEntry:
         self.sparse: list[tuple[int, int]] | None = None
 
 
-def _parse_number(field: bytes) -> int:
-    """A header's number: octal text, or base 256 where the first bit is set. Raises BadArchive."""
-    if field[0] & 0x80:
-        value = int.from_bytes(field, "big")
-        bits = 8 * len(field)
-        # The first bit marks the encoding, the second one is the sign.
-        value = value - (1 << bits) if field[0] & 0x40 else value - (1 << (bits - 1))
-        if not -_SIGNED_64 <= value < _SIGNED_64:
-            raise BadArchive("tar: number out of range in a header")
-        return value
-    text = field.strip(b" \0")
-    cut = text.find(b"\0")
-    if cut >= 0:
-        text = text[:cut]
-    if not text:
-        return 0
-    if not text.isdigit():
-        raise BadArchive(f"tar: not a number in a header: {field!r}")
-    try:
-        return int(text, 8)
-    except ValueError:
-        raise BadArchive(f"tar: not a number in a header: {field!r}") from None
-
-
-class _Numbers(dict[bytes, int]):
-    """Numbers already parsed: modes, owners and sizes repeat, so most fields cost one look-up."""
-
-    def __missing__(self, field: bytes) -> int:
-        value = _parse_number(field)
-        if len(self) < 4096:
-            self[field] = value
-        return value
-
-
-def _text(field: bytes) -> bytes:
-    cut = field.find(b"\0")
-    return field if cut < 0 else field[:cut]
-
-
-class _Sums(dict[bytes, int]):
-    """For a checksum field, what the low half of the whole block's Adler-32 must be.
-
-    The low half is 1 + the sum of the bytes, modulo 65521; a block of ASCII sums up to less than that.
-    """
-
-    def __missing__(self, field: bytes) -> int:
-        value = _parse_number(field) - 256 + (adler32(field) & 0xFFFF)
-        if len(self) < 4096:
-            self[field] = value
-        return value
-
-
-def _check_sum(block: bytes, field: bytes) -> None:
-    """Compare the header's checksum with the sum of its bytes, unsigned as it should be, or signed as it once was."""
-    expected = _parse_number(field)
-    rest = block[:148] + b" " * 8 + block[156:]
-    if expected != sum(rest) and expected != sum(value - 256 if value > 127 else value for value in rest):
-        raise BadArchive("tar: header with a wrong checksum")
-
-
-def looks_like_tar(head: bytes) -> bool:
-    """Whether a stream's first bytes are a header with a right checksum, or the end blocks of an empty tar."""
-    block = head[:BLOCK]
-    if len(block) < BLOCK or block == _ZERO_BLOCK:
-        return not block.strip(b"\0")
-    try:
-        _check_sum(block, block[148:156])
-    except BadArchive:
-        return False
-    return True
-
-
 class TarReader:
     """The entries of a tar stream, up to its end blocks or the end of its bytes.
 
@@ -218,8 +151,8 @@ class TarReader:
 
     def __init__(self, reader: ByteReader) -> None:
         self.reader = reader
-        self._numbers = _Numbers()
-        self._sums = _Sums()
+        self._numbers = Numbers()
+        self._sums = Sums()
         self._next_header = self._data_end = reader.position
 
     def __iter__(self) -> Iterator[TarEntry]:
@@ -259,9 +192,9 @@ class TarReader:
             if block:
                 raise BadArchive("tar: truncated within a header")
             return None
-        if block == _ZERO_BLOCK:
+        if block == ZERO_BLOCK:
             block = bytes(self.reader.read(BLOCK))
-            if block and block != _ZERO_BLOCK:
+            if block and block != ZERO_BLOCK:
                 raise BadArchive("tar: truncated within a header" if len(block) < BLOCK else "tar: lone zero block")
             return None
         return block
@@ -269,13 +202,13 @@ class TarReader:
     def _parse_header(self, block: bytes, start: int) -> TarEntry:
         name, mode, uid, gid, size, mtime, checksum, type, linkname, magic, prefix = _HEADER.unpack(block)
         if not block.isascii() or adler32(block) & 0xFFFF != self._sums[checksum]:
-            _check_sum(block, checksum)
+            check_sum(block, checksum)
         numbers = self._numbers
         if not name[-1]:
             name = name[: name.index(0)]
         elif 0 in name:
-            name = _text(name)
-        linkname = _text(linkname) if linkname[0] else b""
+            name = text_of(name)
+        linkname = text_of(linkname) if linkname[0] else b""
         size_bytes = numbers[size]
         if size_bytes < 0:
             raise BadArchive("tar: member with a negative size")
@@ -317,9 +250,9 @@ class TarReader:
                 entry.header_offset = start
                 return entry
             elif type == _GNU_NAME:
-                long_name = _text(self._read_extended(entry))
+                long_name = text_of(self._read_extended(entry))
             elif type == _GNU_LINK:
-                long_link = _text(self._read_extended(entry))
+                long_link = text_of(self._read_extended(entry))
             else:
                 break
             checked = self._check_end(bytes(self.reader.read(BLOCK)))
@@ -351,7 +284,7 @@ class TarReader:
 
     def _join_prefix(self, block: bytes, magic: bytes, prefix: bytes, name: bytes) -> bytes:
         if magic[:6] == b"ustar\0":
-            prefix = _text(prefix[:131] if block[508:] == b"tar\0" else prefix)
+            prefix = text_of(prefix[:131] if block[508:] == b"tar\0" else prefix)
             return prefix + b"/" + name if prefix else name
         if magic == b"ustar  \0":
             return self._gnu_prefix(prefix) + name
@@ -372,11 +305,11 @@ class TarReader:
     def _gnu_prefix(field: bytes) -> bytes:
         """A prefix where GNU keeps times: Go wrote such headers once, and takes them if they are no times."""
         try:
-            _parse_number(field[:12])
+            parse_number(field[:12])
             if field[12]:
-                _parse_number(field[12:24])
+                parse_number(field[12:24])
         except BadArchive:
-            prefix = _text(field)
+            prefix = text_of(field)
             if prefix.isascii():
                 return prefix + b"/"
         return b""
@@ -417,8 +350,8 @@ class TarReader:
             for position in range(0, len(area) - 23, 24):
                 if not area[position]:
                     break
-                numbers.append(_parse_number(area[position : position + 12]))
-                numbers.append(_parse_number(area[position + 12 : position + 24]))
+                numbers.append(parse_number(area[position : position + 12]))
+                numbers.append(parse_number(area[position + 12 : position + 24]))
             if not extended:
                 break
             if len(numbers) > 2 * 4096:
@@ -427,7 +360,7 @@ class TarReader:
             if len(area) < BLOCK:
                 raise BadArchive("tar: truncated within a sparse map")
             area, extended = area[:504], area[504]
-        entry.size_bytes = _parse_number(block[483:495])
+        entry.size_bytes = parse_number(block[483:495])
         entry.sparse = list(zip(numbers[::2], numbers[1::2], strict=True))
         check_sparse(entry.sparse, entry.data_bytes, entry.size_bytes)
         return self.reader.position

@@ -19,8 +19,9 @@ from minidock.errors import BadArchive, DigestMismatch, MinidockError, SyscallEr
 from minidock.formats.bytestream import BufferReader
 from minidock.formats.compression import PIECE_BYTES, Decompressor, identify, sniff
 from minidock.formats.crc64 import find_crc64
+from minidock.formats.tarheader import looks_like_tar
 from minidock.formats.tarsplit import TarSplitWriter
-from minidock.formats.tarstream import TarEntry, TarReader, clean_name, looks_like_tar
+from minidock.formats.tarstream import TarEntry, TarReader, clean_name
 from minidock.store.bytewindow import ByteWindow, Pipeline, Poisoned
 from minidock.store.layerwriter import LayerWriter, show_name, stores_data
 

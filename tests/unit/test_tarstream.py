@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from minidock.errors import BadArchive, FormatError
 from minidock.formats import tarpax
 from minidock.formats.bytestream import BufferReader, FileReader
-from minidock.formats.tarstream import TarEntry, TarReader, clean_name, looks_like_tar
+from minidock.formats.tarheader import looks_like_tar
+from minidock.formats.tarstream import TarEntry, TarReader, clean_name
 from tests import builders, layer_cases
 from tests.builders import layer_tar, tar_header, tar_member
 
