@@ -70,7 +70,7 @@ def _fill_standard_descriptors() -> None:
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         if stream is None:
             # The lowest free number is taken, so the order of the loop is the order of the numbers.
-            os.open("/dev/null", os.O_RDWR)
+            os.set_inheritable(os.open("/dev/null", os.O_RDWR), True)
 
 
 def main() -> NoReturn:

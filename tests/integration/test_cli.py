@@ -266,6 +266,13 @@ def test_closed_descriptors_are_not_taken_by_files(cli: Cli, scratch: Path, busy
     )
     assert done.returncode == 0
     assert cli("images", "-q").stdout.count("\n") == 1
+    inside = command(scratch / "root", "run", "--rm", "-i", "busybox:test", "sh", "-c", "ls -l /proc/$$/fd; exit 3")
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *inside], capture_output=True, check=False, timeout=60
+    )
+    assert done.returncode == 3
+    if ">" not in closed:
+        assert [line.split()[-3] for line in done.stdout.decode().splitlines() if "->" in line][:3] == ["0", "1", "2"]
     assert cli("run", "--rm", "busybox:test", "cat", "/data/one").stdout == "one\n"
 
 
