@@ -26,6 +26,8 @@ _SEGMENT_BYTES = 48 * 1024
 _FLUSH_LINES = 512
 _MAX_LINE_BYTES = 64 << 20
 _READ_BYTES = 1 << 20
+# Names of these alone stand in JSON as they are.
+_PLAIN_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/._-+:@,=~ "
 
 # Letters that JSON leaves as they are; a name of these alone, as most are, needs no encoder.
 _PLAIN = b"/._-+@:,=~%#[]{}() 0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
