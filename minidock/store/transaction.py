@@ -274,13 +274,6 @@ class Stage:
         if not os.path.lexists(path):
             write_new(path, b"", 0o600)
 
-    def unmark(self, kind: str, name: str) -> None:
-        """Take a marker back."""
-        try:
-            os.unlink(f"{self.path}/{kind}-{name}")
-        except FileNotFoundError:
-            return
-
     def remove_tree(self, path: str) -> bool:
         """Take a file or directory out of the data root at once, and delete it when the stage ends.
 

@@ -9,7 +9,7 @@ error takes back what the stage began.
 
 from __future__ import annotations
 
-from minidock.errors import DigestMismatch, MinidockError
+from minidock.errors import DigestMismatch
 from minidock.formats.archive import open_archive
 from minidock.formats.imageconfig import encode_config
 from minidock.formats.layercheck import check_layers
@@ -179,25 +179,12 @@ class _Loader:
 
 
 def _set_references(root: DataRoot, loaded: list[LoadedImage]) -> None:
-    """Point the names to their images; if one cannot be set, all are put back."""
-    before: list[tuple[Reference, ImageID | None]] = []
-    try:
-        for image in loaded:
-            for reference in image.references:
-                old = root.references.set(reference, image.image_id)
-                before.append((reference, old))
-                if old is not None and old != image.image_id:
-                    image.moved_tags.append((reference.familiar, old))
-    except BaseException as error:
-        for reference, old in reversed(before):
-            try:
-                if old is None:
-                    root.references.remove(reference)
-                else:
-                    root.references.set(reference, old)
-            except MinidockError as failure:
-                error.add_note(f"cleaning up: {failure}")
-        raise
+    """Point the names to their images, all at once or none."""
+    named = [(reference, image) for image in loaded for reference in image.references]
+    before = root.references.set_all([(reference, image.image_id) for reference, image in named])
+    for (reference, image), old in zip(named, before, strict=True):
+        if old is not None and old != image.image_id:
+            image.moved_tags.append((reference.familiar, old))
 
 
 def _import_rootfs(
