@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import stat
 
+from minidock.formats.whiteout import OPAQUE_MARKER, PREFIX
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import os
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 
 END_OF_ARCHIVE = bytes(1024)
 BLOCK_BYTES = 512
-WHITEOUT_PREFIX = b".wh."
-OPAQUE_MARKER = b".wh..wh..opq"
 DIALECTS = ("a", "b", "c")
 
 REGULAR, HARD_LINK, SYMLINK, CHARACTER, BLOCK, DIRECTORY, FIFO, PAX = (b"0", b"1", b"2", b"3", b"4", b"5", b"6", b"x")
@@ -228,7 +228,7 @@ def is_whiteout(status: os.stat_result) -> bool:
 def whiteout_name(path: bytes) -> bytes:
     """The name under which the deletion of path stands in a layer tar."""
     directory, slash, base = path.rpartition(b"/")
-    return directory + slash + WHITEOUT_PREFIX + base
+    return directory + slash + PREFIX + base
 
 
 def portable_capability(value: bytes) -> bytes:

@@ -16,15 +16,15 @@ from minidock.errors import StoreError, SyscallError
 from minidock.formats.tarsplit import TarSplitWriter, crc64, crc64_portable
 from minidock.formats.tarwriter import (
     END_OF_ARCHIVE,
-    WHITEOUT_PREFIX,
     LayerHeaders,
     is_whiteout,
     padding,
     portable_capability,
 )
+from minidock.formats.whiteout import OPAQUE_XATTR, PREFIX
 from minidock.ids import DiffID, sha256_hex
 from minidock.store.copying import LARGE_BYTES, LargeCopier, became_shorter
-from minidock.store.upper import CAPABILITY_XATTR, OPAQUE_XATTR, UpperEntry, check_whole, walk_upper
+from minidock.store.upper import CAPABILITY_XATTR, UpperEntry, check_whole, walk_upper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class _LayerWriter:
         if is_whiteout(status):
             self._write_whiteout(entry)
             return
-        if entry.base.startswith(WHITEOUT_PREFIX):
+        if entry.base.startswith(PREFIX):
             raise StoreError(
                 f"{os.fsdecode(entry.path)!r}: a layer reads a name that begins with .wh. as a deletion",
                 hint="rename it in the container and commit again",

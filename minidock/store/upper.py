@@ -18,7 +18,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-OPAQUE_XATTR = "trusted.overlay.opaque"
 CAPABILITY_XATTR = "security.capability"
 # What a mount without redirect_dir=off,metacopy=off leaves behind; the upper alone then tells half the truth.
 _PARTIAL_XATTRS = ("trusted.overlay.redirect", "trusted.overlay.metacopy")

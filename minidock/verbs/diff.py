@@ -7,8 +7,9 @@ import stat
 
 from minidock.errors import SyscallError
 from minidock.formats.tarwriter import is_whiteout
+from minidock.formats.whiteout import OPAQUE_XATTR
 from minidock.store.overlay2 import rw_lowers
-from minidock.store.upper import CAPABILITY_XATTR, OPAQUE_XATTR, allow_more_descriptors
+from minidock.store.upper import CAPABILITY_XATTR, allow_more_descriptors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
