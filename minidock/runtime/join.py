@@ -26,7 +26,7 @@ from minidock.linux.process import PR_GET_DUMPABLE, SIGKILL, prctl, set_dumpable
 from minidock.runtime.cgroup import Cgroup
 from minidock.runtime.child import Channels, Payload, settle
 from minidock.runtime.devices import open_terminal
-from minidock.runtime.launch import Exchange, Launched, allowed_capabilities, clone_and_settle
+from minidock.runtime.exchange import Exchange, Launched, allowed_capabilities, clone_and_settle
 from minidock.runtime.spec import ExecSpec, environment
 from minidock.runtime.users import resolve_user
 

@@ -1,241 +1,29 @@
-"""The parent's side: groups, clone, and what comes back from the child before its program runs."""
+"""The parent's side of a container's start: groups, plan, clone."""
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]
-import errno
-import fcntl
 import os
 
-from minidock.errors import CommandError, MinidockError, SyscallError, UsageError
+from minidock.errors import MinidockError, UsageError
 from minidock.linux import capabilities
 from minidock.linux.mount import shell_word
-from minidock.linux.process import clone_process, set_dumpable, set_parent_death_signal, start_time_of
+from minidock.linux.process import SIGKILL, set_dumpable, set_parent_death_signal
 from minidock.runtime import devices
 from minidock.runtime.cgroup import Cgroup, hierarchies
-from minidock.runtime.child import Channels, Payload, exec_error, run_child, settle
+from minidock.runtime.child import Channels, Payload, settle
+from minidock.runtime.exchange import Exchange, Launched, allowed_capabilities, clone_and_settle
 from minidock.runtime.operation import Operation, Setup
 from minidock.runtime.plan import build_plan, clone_flags, describe_clone
 from minidock.runtime.spec import BindMount, ContainerSpec, ExecSpec, TmpfsMount, environment
-from minidock.runtime.trampoline import make_trampoline
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from typing import NoReturn
 
     from minidock.trace import Trace
 
 __all__ = ("BindMount", "ContainerSpec", "ExecSpec", "Launched", "TmpfsMount", "launch")
-
-
-class Launched:
-    """A process that runs its program.
-
-    Shape: pidfd and console_fd (the master of its terminal, None without one) belong to the caller
-    Units: start_time: clock ticks since boot
-    """
-
-    __slots__ = ("cgroup", "console_fd", "pid", "pidfd", "start_time")
-
-    def __init__(self, pid: int, pidfd: int, console_fd: int | None, cgroup: Cgroup) -> None:
-        self.pid = pid
-        self.pidfd = pidfd
-        self.start_time = start_time_of(pid)
-        self.console_fd = console_fd
-        self.cgroup = cgroup
-
-
-def allowed_capabilities(add: Sequence[str], drop: Sequence[str], *, privileged: bool) -> int:
-    """The capability mask of a new process, within what this process has itself.
-
-    Raises: UsageError for one that was asked for by name and is not ours to give
-    """
-    mask, asked = capabilities.container_set(add, drop, privileged=privileged)
-    ours = capabilities.permitted()
-    if asked & ~ours:
-        names = capabilities.words(asked & ~ours)
-        raise UsageError(f"unable to apply caps: operation not permitted: {names}", hint="this host withholds them")
-    return mask & ours
-
-
-class Exchange:
-    """The pipes between parent and child: errors up, the parent's life down, the terminal's master up."""
-
-    __slots__ = (
-        "console_child",
-        "console_parent",
-        "error_read",
-        "error_write",
-        "life_read",
-        "life_write",
-        "trampoline",
-    )
-
-    def __init__(self, tty: bool) -> None:
-        self.error_read, self.error_write = _high_pipe()
-        self.life_read, self.life_write = _high_pipe()
-        self.trampoline = make_trampoline(self.error_write)
-        self.console_parent = self.console_child = -1
-        if tty:
-            import _socket
-
-            parent, child = _socket.socketpair()
-            self.console_parent, self.console_child = _high(parent.detach()), _high(child.detach())
-
-    def close_parent_side(self) -> None:
-        """In the child: let go of the parent's ends, so that its death is seen."""
-        for handle in (self.error_read, self.life_write, self.console_parent):
-            if handle >= 0:
-                os.close(handle)
-
-    def close_child_side(self) -> None:
-        """In the parent: let go of the child's ends, so that its success is seen."""
-        for handle in (self.error_write, self.life_read, self.console_child):
-            if handle >= 0:
-                os.close(handle)
-        if self.trampoline is not None:
-            os.close(self.trampoline)
-
-    def close_rest(self) -> None:
-        """In the parent, after the outcome is known."""
-        for handle in (self.error_read, self.life_write, self.console_parent):
-            if handle >= 0:
-                os.close(handle)
-
-    def send_console(self, master: int) -> None:
-        """In the child: pass the terminal's master to the parent."""
-        _send_fd(self.console_child, master)
-
-    def outcome(self) -> MinidockError | None:
-        """In the parent: wait until the program runs (None) or the child says why not."""
-        data = b""
-        while chunk := os.read(self.error_read, 8192):
-            data += chunk
-        if data.startswith(b"P"):
-            # the trampoline ran: the program's path, and if it could not be executed, minus the errno
-            program, _, data = data[1:].partition(b"\0")
-            if len(data) == 8:
-                return exec_error(program, -int.from_bytes(data, "little", signed=True))
-        if not data:
-            return None
-        kind, code, text = data.decode("utf-8", "surrogateescape").split("\0", 2)
-        if kind == "C":
-            return CommandError(text, exit_code=int(code))
-        if kind == "S":
-            return SyscallError(text, int(code))
-        return UsageError(text)
-
-    def receive_console(self) -> int | None:
-        """In the parent: the terminal's master, None if the child failed before."""
-        return _receive_fd(self.console_parent) if self.console_parent >= 0 else None
-
-
-def _high(handle: int) -> int:
-    """Move a descriptor above the standard three, where a caller with closed ones may have got it."""
-    if handle > 2:
-        return handle
-    moved = fcntl.fcntl(handle, fcntl.F_DUPFD_CLOEXEC, 10)
-    os.close(handle)
-    return moved
-
-
-def _high_pipe() -> tuple[int, int]:
-    first, second = os.pipe2(os.O_CLOEXEC)
-    return _high(first), _high(second)
-
-
-def _send_fd(channel: int, handle: int) -> None:
-    end = _unix_socket(channel)
-    try:
-        end.sendmsg([b"c"], [(1, 1, handle.to_bytes(4, "little"))])
-    finally:
-        end.detach()
-
-
-def _receive_fd(channel: int) -> int | None:
-    end = _unix_socket(channel)
-    try:
-        _, ancillary, _, _ = end.recvmsg(1, 64, _MSG_CMSG_CLOEXEC)
-    finally:
-        end.detach()
-    for _, _, data in ancillary:
-        return int.from_bytes(data[:4], "little")
-    return None
-
-
-_MSG_CMSG_CLOEXEC = 0x40000000
-
-
-def _unix_socket(handle: int):  # type: ignore[no-untyped-def]
-    import _socket
-
-    return _socket.socket(1, 1, 0, handle)
-
-
-def clone_and_settle(
-    flags: int,
-    exchange: Exchange,
-    work: Callable[[], NoReturn],
-    group: Cgroup,
-) -> tuple[int, int, int | None]:
-    """Clone a child into the v2 group that does this work, and wait until its program runs.
-
-    Returns: (pid, pidfd, the terminal's master or None)
-    Raises:  what the child reported; the child is reaped then
-    """
-    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
-    try:
-        pid, pidfd = _clone(flags, group)
-        if pid == 0:
-            exchange.close_parent_side()
-            run_child(work, exchange.error_write)
-    except SyscallError:
-        exchange.close_child_side()
-        exchange.close_rest()
-        raise
-    finally:
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
-    console: int | None = None
-    try:
-        exchange.close_child_side()
-        console = exchange.receive_console()
-        error = exchange.outcome()
-    except BaseException:
-        _end(pid, pidfd)
-        raise
-    finally:
-        exchange.close_rest()
-    if error is not None:
-        _end(pid, pidfd)
-        if console is not None:
-            os.close(console)
-        raise error
-    return pid, pidfd, console
-
-
-def _clone(flags: int, group: Cgroup) -> tuple[int, int]:
-    """Clone into the v2 group, or without it where that cannot be."""
-    cgroup_fd = group.open_v2()
-    if cgroup_fd is None:
-        return clone_process(flags)
-    try:
-        return clone_process(flags, cgroup_fd)
-    except SyscallError as error:
-        if error.errno not in (errno.EBUSY, errno.EACCES, errno.EOPNOTSUPP, errno.ENODEV, errno.EINVAL, errno.E2BIG):
-            raise
-        return clone_process(flags)
-    finally:
-        os.close(cgroup_fd)
-
-
-def _end(pid: int, pidfd: int) -> None:
-    try:
-        os.kill(pid, 9)
-    except ProcessLookupError:
-        pass
-    os.waitpid(pid, 0)
-    os.close(pidfd)
 
 
 def _trace_plan(trace: Trace, spec: ContainerSpec, plan: Sequence[Operation], mask: int) -> None:
@@ -283,7 +71,7 @@ def launch(
 
         def work() -> NoReturn:
             set_dumpable(False)
-            set_parent_death_signal(9)
+            set_parent_death_signal(SIGKILL)
             os.setsid()
             os.umask(0)
             for operation in plan:
