@@ -15,7 +15,6 @@ from binascii import a2b_base64, b2a_base64
 from minidock.errors import DigestMismatch, StoreCorrupt
 from minidock.formats.crc64 import crc64_portable, find_crc64
 from minidock.formats.gojson import encode_json, parse_json
-from minidock.formats.tarstream import clean_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -176,6 +175,9 @@ def reassemble(tar_split_fd: int, open_member: Callable[[bytes], int]) -> Iterat
     Returns: the tar's bytes in bounded pieces
     Raises:  DigestMismatch if a file is not what it was, StoreCorrupt
     """
+    # A commit only writes, and need not load the reader of tars.
+    from minidock.formats.tarstream import clean_name
+
     for entry in read_tar_split(tar_split_fd):
         if isinstance(entry, Segment):
             yield entry.data

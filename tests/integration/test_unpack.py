@@ -115,3 +115,53 @@ def test_refused(label: str, scratch: Path, canary: Path) -> None:
         unpack_bytes(scratch, layer_cases.REFUSED[label])
     assert str(caught.value).startswith("layer layer: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("label", [label for label in layer_cases.DIFFERS if label.startswith("xattr-")])
+def test_overlay_xattrs_are_never_set(label: str, scratch: Path) -> None:
+    """They would hide or redirect other layers' files; the user is told of each."""
+    ours = unpack_bytes(scratch, layer_cases.DIFFERS[label])
+    for path in ours.diff.rglob("*"):
+        assert not [name for name in os.listxattr(path, follow_symlinks=False) if ".overlay." in name]
+    [warning] = ours.layer.warnings
+    assert "belongs to overlayfs" in warning
+
+
+@pytest.mark.parametrize("label", [label for label in layer_cases.DIFFERS if label.startswith("sparse-")])
+def test_sparse_content(label: str, scratch: Path) -> None:
+    """Every part in its place, zeros between, and hardly any of them on the disk."""
+    parts = {"sparse-gnu-many": layer_cases.MANY_PARTS, "sparse-empty": []}.get(label, layer_cases.PARTS)
+    size = (1 if label == "sparse-empty" else 4) << 20
+    expected = bytearray(size)
+    for offset, data in parts:
+        expected[offset : offset + len(data)] = data
+    ours = unpack_bytes(scratch, layer_cases.DIFFERS[label])
+    assert (ours.diff / "f").read_bytes() == expected
+    assert (ours.diff / "f").stat().st_blocks * 512 <= 8192 * max(1, len(parts))
+    assert ours.layer.size_bytes == size + 1
+    assert (ours.diff / "after").read_bytes() == b"x"
+
+
+def test_root_of_the_layer_is_left_alone(scratch: Path) -> None:
+    """No entry changes the mode, owner or time that the store gave to the layer's directory."""
+    for label in ("root-mode-0", "root-is-file", "root-is-symlink"):
+        ours = unpack_bytes(scratch, layer_cases.OK[label])
+        status = ours.diff.stat()
+        assert (status.st_mode, status.st_uid, status.st_gid) == (0o40755, 0, 0)
+        assert [entry.name for entry in ours.diff.iterdir()] == ["f"]
+
+
+def test_extreme_numbers(scratch: Path) -> None:
+    owners = unpack_bytes(scratch, layer_cases.OK["owner-large"]).diff
+    assert (owners / "a").stat().st_uid == 4294967294
+    assert (owners / "b").stat().st_gid == 2**31
+    owners = unpack_bytes(scratch, layer_cases.OK["owner-negative"]).diff
+    assert ((owners / "a").stat().st_uid, (owners / "d").stat().st_uid) == (0, 4294967294)
+    times = unpack_bytes(scratch, layer_cases.OK["pax-mtime-ns"]).diff
+    assert (times / "f").stat().st_mtime_ns == 1_600_000_000_123_456_789
+    assert (times / "f").stat().st_atime_ns == 1_600_000_009_500_000_000
+    assert (times / "d").stat().st_mtime_ns == 1_500_000_000_000_000_001
+    assert (times / "s").lstat().st_mtime_ns == 1_400_000_000_500_000_000
+    times = unpack_bytes(scratch, layer_cases.OK["mtime-out-of-range"]).diff
+    assert (times / "neg").stat().st_mtime == (times / "far").stat().st_mtime == 0
+    assert (times / "negative-symlink").lstat().st_mtime_ns == -1_500_000_000
