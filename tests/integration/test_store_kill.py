@@ -85,3 +85,44 @@ def test_load_and_rmi_killed_at_random(scratch: Path, archive: Path) -> None:
 def _state(root: Path) -> dict[str, object]:
     with DataRoot.open(str(root)) as opened:
         return verify(opened)
+
+
+def test_create_commit_and_rm_killed_at_random(scratch: Path, archive: Path) -> None:
+    chance = random.Random(8)
+    root = scratch / "root"
+    finish(root, "load", "-i", archive)
+    finish(root, "run", "--name", "first", "--network", "none", "killed:1", "sh", "-c", "echo 1 >/new; rm -r /many")
+    took_s = {"create": finish(root, "create", "--network", "none", "killed:1", "true")}
+    took_s["commit"] = finish(root, "commit", "first", "new:1")
+    finish(root, "rmi", "new:1")
+    finish(root, "rm", *_names(root, "first"))
+    before = _state(root)
+    used = bytes_used(root)
+    killed = 0
+    for turn in range(KILLS):
+        verb = ("create", "commit", "rm")[turn % 3]
+        if verb == "create":
+            process = start(root, "create", "--network", "none", "killed:1", "true")
+        elif verb == "commit":
+            process = start(root, "commit", "first", f"new:{turn}")
+        else:
+            finish(root, "create", "--network", "none", "killed:1", "true")
+            process = start(root, "rm", *_names(root, "first"))
+        killed += kill_after(process, chance.uniform(0.4, 1.0) * took_s.get(verb, took_s["create"]))
+        state = _state(root)
+        references = state["references"]
+        assert isinstance(references, dict)
+        assert set(references) <= {"killed:1", f"new:{turn}"}
+        for name in set(references) - {"killed:1"}:
+            finish(root, "rmi", name)
+        if others := _names(root, "first"):
+            finish(root, "rm", *others)
+        assert _state(root) == before, f"turn {turn}, {verb}"
+        assert bytes_used(root) <= used, f"turn {turn}, {verb}: something is left"
+    assert killed >= KILLS // 4
+
+
+def _names(root: Path, but: str) -> list[str]:
+    """The names of all containers but one."""
+    with DataRoot.open(str(root), write=False) as opened:
+        return [container.name for container in opened.containers.all() if container.name != but]
