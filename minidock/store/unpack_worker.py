@@ -27,7 +27,7 @@ from minidock.store.layerwriter import LayerWriter, show_name, stores_data
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from minidock.formats.bytestream import ByteReader
@@ -95,6 +95,17 @@ class _Recorder:
             return batch
 
 
+class _Plain:
+    """The decompressor of what is not compressed."""
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The data as they are."""
+        yield data
+
+    def finish(self) -> None:
+        """Nothing can be missing."""
+
+
 class LayerUnpacker:
     """The pipeline of one layer; prepare before chroot, run after it."""
 
@@ -125,18 +136,17 @@ class LayerUnpacker:
             raise BadArchive("truncated: its file ends before the layer does")
         if not self._compression:
             self._compression = sniff(os.pread(job.blob.fd, min(6, job.blob.length_bytes), job.blob.offset))
-        self._is_plain = self._compression == "none"
         self._input_bytes = 0
         self._end = _EVERYTHING
-        if self._is_plain:
-            view = self._map_blob()
+        self._window: ByteWindow | None = None
+        view = self._map_blob() if self._compression == "none" else None
+        self._is_mapped = view is not None
+        if view is not None:
             self._end = len(view)
-            if not looks_like_tar(bytes(view[:512])):
-                raise BadArchive(f"neither a tar nor compressed, but {identify(bytes(view[:4096]))}")
             self._readers: list[ByteReader] = [BufferReader(view) for _ in range(3)]
-            self._window = None
         else:
-            self._decompressor = Decompressor(self._compression, piece_bytes=piece_bytes)
+            kind = self._compression
+            self._stream = _Plain() if kind == "none" else Decompressor(kind, piece_bytes=piece_bytes)
             self._window = ByteWindow(self._pipeline, window_bytes)
             readers = [self._window.new_reader() for _ in range(3)]
             readers[0].set_before_wait(self._hand_over)
@@ -144,15 +154,22 @@ class LayerUnpacker:
         self._reader = self._readers[0]
         self._writer = LayerWriter(self._copy)
 
-    def _map_blob(self) -> memoryview:
+    def _map_blob(self) -> memoryview | None:
+        """A plain blob in memory; None if its file system cannot map files. Raises BadArchive if it is no tar."""
         from mmap import ALLOCATIONGRANULARITY, MADV_SEQUENTIAL, PROT_READ, mmap
 
         blob = self._job.blob
-        if not blob.length_bytes:
-            return memoryview(b"")
+        head = os.pread(blob.fd, min(4096, blob.length_bytes), blob.offset)
+        if not looks_like_tar(head):
+            raise BadArchive(f"neither a tar nor compressed, but {identify(head)}")
+        if not head:
+            return memoryview(head)
         begin = blob.offset // ALLOCATIONGRANULARITY * ALLOCATIONGRANULARITY
         lead = blob.offset - begin
-        mapping = mmap(blob.fd, lead + blob.length_bytes, prot=PROT_READ, offset=begin)
+        try:
+            mapping = mmap(blob.fd, lead + blob.length_bytes, prot=PROT_READ, offset=begin)
+        except OSError:
+            return None
         mapping.madvise(MADV_SEQUENTIAL)
         return memoryview(mapping)[lead:]
 
@@ -176,7 +193,7 @@ class LayerUnpacker:
 
     def _feed(self) -> None:
         assert self._window is not None
-        blob, window, stream = self._job.blob, self._window, self._decompressor
+        blob, window, stream = self._job.blob, self._window, self._stream
         wants_digest = blob.blob_digest is not None
         position, end = blob.offset, blob.offset + blob.length_bytes
         while position < end:
@@ -263,7 +280,7 @@ class LayerUnpacker:
         self._tell_progress()
 
     def _tell_progress(self) -> None:
-        self._report(self._reader.position if self._is_plain else self._input_bytes)
+        self._report(self._reader.position if self._is_mapped else self._input_bytes)
 
     def _trace_entry(self, entry: TarEntry) -> None:
         assert self._trace is not None
@@ -299,8 +316,8 @@ class LayerUnpacker:
         job = self._job
         diff_id = "sha256:" + self._tar_hash.hexdigest()
         if job.blob.blob_digest is not None:
-            # a plain blob's bytes are the tar's
-            digest = diff_id if self._is_plain else "sha256:" + self._blob_hash.hexdigest()
+            # a mapped blob's bytes are the tar's
+            digest = diff_id if self._is_mapped else "sha256:" + self._blob_hash.hexdigest()
             if digest != job.blob.blob_digest:
                 raise DigestMismatch("blob digest", expected=str(job.blob.blob_digest), actual=digest)
         if job.diff_id is not None and diff_id != job.diff_id:

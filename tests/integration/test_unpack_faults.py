@@ -276,6 +276,13 @@ def test_blob_cut_while_it_is_read(scratch: Path, size: int) -> None:
     close_job(job)
 
 
+def test_file_system_without_mappings(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unpack_worker.LayerUnpacker, "_map_blob", lambda self: None)
+    digest = builders.sha256(SEVERAL)
+    ours = unpack_bytes(scratch, SEVERAL, offset=99, diff_id=digest, digest=digest)
+    assert ours.reassembled() == SEVERAL
+
+
 def test_no_module_is_taken_from_the_layer(scratch: Path) -> None:
     """A layer that has the interpreter's own directories, full of modules, at the very paths it looks at."""
     evil = b"open('/imported', 'w')\n"
