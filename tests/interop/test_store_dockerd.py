@@ -15,6 +15,7 @@ from minidock.ids import ImageID
 from minidock.store.root import DataRoot
 from minidock.verbs.history import history
 from minidock.verbs.images import list_images
+from minidock.verbs.info import info
 from minidock.verbs.inspect import inspect_image
 from minidock.verbs.rmi import rmi
 from minidock.verbs.tag import tag
@@ -178,6 +179,15 @@ def test_unknown_images_in_the_same_words(engine: Engine, name: str) -> None:
     with DataRoot.open(str(engine.root), write=False) as root, pytest.raises(MinidockError) as caught:
         history(root, name)
     assert "Error response from daemon: " + caught.value.message == answer
+
+
+def test_info_alike(engine: Engine) -> None:
+    theirs = json.loads(engine.docker("info", "--format", "{{json .}}").stdout)
+    with DataRoot.open(str(engine.root), write=False) as root:
+        ours = info(root)
+    for key in set(ours) - {"ServerVersion", "SystemTime", "SecurityOptions"}:
+        assert ours[key] == theirs[key], key
+    assert set(ours) <= set(theirs)
 
 
 def test_writing_is_refused_while_dockerd_runs(engine: Engine) -> None:
