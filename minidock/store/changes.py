@@ -198,7 +198,7 @@ class _LayerWriter:
 
     def _write_kept(self, entry: UpperEntry) -> None:
         xattrs = entry.xattrs()
-        check_whole(entry, xattrs)
+        check_whole(entry.path, xattrs)
         capability = entry.xattr(CAPABILITY_XATTR) if CAPABILITY_XATTR in xattrs else b""
         if entry.is_directory:
             is_opaque = OPAQUE_XATTR in xattrs and entry.xattr(OPAQUE_XATTR) == b"y"

@@ -96,7 +96,7 @@ def _no_xattrs(error: OSError, path: bytes) -> list[str]:
     raise SyscallError(f"listxattr({os.fsdecode(path)!r})", error.errno or 0) from error
 
 
-def check_whole(entry: UpperEntry, xattrs: list[str]) -> None:
+def check_whole(path: bytes, xattrs: list[str]) -> None:
     """Refuse an entry whose upper file is a mere pointer into a lower layer.
 
     Raises: StoreError
@@ -105,7 +105,7 @@ def check_whole(entry: UpperEntry, xattrs: list[str]) -> None:
     for name in _PARTIAL_XATTRS:
         if name in xattrs:
             raise StoreError(
-                f"{os.fsdecode(entry.path)!r} carries {name}: the container was mounted with redirect_dir or metacopy",
+                f"{os.fsdecode(path)!r} carries {name}: the container was mounted with redirect_dir or metacopy",
                 hint="its upper directory is no whole difference; copy the file inside the container and remove it",
             )
 

@@ -9,7 +9,7 @@ from minidock.errors import SyscallError
 from minidock.formats.tarwriter import is_whiteout
 from minidock.formats.whiteout import OPAQUE_XATTR
 from minidock.store.overlay2 import rw_lowers
-from minidock.store.upper import CAPABILITY_XATTR, allow_more_descriptors
+from minidock.store.upper import CAPABILITY_XATTR, allow_more_descriptors, check_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def diff(root: DataRoot, container: str) -> list[Change]:
     Docker mounts both states and compares two whole trees. The same comes of the upper directory alone, looked up
     in the layers below as overlayfs would; and where docker's order is that of a Go map, this one is sorted.
 
-    Raises: NoSuchContainer, StoreCorrupt, SyscallError
+    Raises: NoSuchContainer, StoreCorrupt, SyscallError; StoreError for a directory renamed under redirect_dir=on
     Source: moby pkg/archive/changes.go, FileInfo.addChanges and statDifferent
     """
     source = root.containers.get(container)
@@ -155,6 +155,7 @@ def _change(upper: int, name: str, old: _Old, path: str) -> list[Change]:
         return own
     handle = os.open(name, _DIRECTORY_FLAGS, dir_fd=upper)
     try:
+        check_whole(os.fsencode(path[1:]), os.listxattr(handle))
         inner = _inside(handle, old.below, path, is_opaque=_is_opaque(handle))
     finally:
         os.close(handle)
