@@ -92,6 +92,29 @@ class TarSplitWriter:
         if len(self._lines) >= _FLUSH_LINES:
             self._flush()
 
+    def member(self, raw: Any, name: bytes, size_bytes: int, crc: int) -> None:
+        """Add raw bytes and the member behind them, as segment and file do, in one step for the common case."""
+        if len(raw) > _SEGMENT_BYTES or not len(raw) or name.translate(None, _PLAIN):
+            self.segment(raw)
+            self.file(name, size_bytes, crc)
+            return
+        position = self._position
+        self._position = position + 2
+        payload = b2a_base64(raw, newline=False)
+        if size_bytes:
+            checksum = b2a_base64(crc.to_bytes(8, "big"), newline=False)
+            self._lines.append(
+                b'{"type":2,"payload":"%b","position":%d}\n{"type":1,"name":"%b","size":%d,"payload":"%b","position":%d}\n'
+                % (payload, position, name, size_bytes, checksum, position + 1)
+            )
+        else:
+            self._lines.append(
+                b'{"type":2,"payload":"%b","position":%d}\n{"type":1,"name":"%b","payload":null,"position":%d}\n'
+                % (payload, position, name, position + 1)
+            )
+        if len(self._lines) >= _FLUSH_LINES:
+            self._flush()
+
     def _flush(self) -> None:
         data = self._compressor.compress(b"".join(self._lines))
         self._lines.clear()

@@ -221,23 +221,24 @@ class LayerUnpacker:
 
     def _write_tar_split(self) -> None:
         reader, split = self._readers[2], self._tar_split
-        read, crc_of = reader.read, self._crc_of
+        read, crc_of, member = reader.read, self._crc_of, split.member
         while (batch := self._recorder.next_batch()) is not None:
             for raw_bytes, name, size_bytes in batch:
-                if raw_bytes <= PIECE_BYTES:
-                    split.segment(read(raw_bytes))
-                else:
+                if name is None or raw_bytes > PIECE_BYTES:
                     for piece in reader.pieces(raw_bytes):
                         split.segment(piece)
+                    raw = b""
+                else:
+                    raw = read(raw_bytes)
                 if name is None:
                     continue
                 crc = 0
-                if 0 < size_bytes <= PIECE_BYTES:
-                    crc = crc_of(read(size_bytes))
-                elif size_bytes:
+                if size_bytes > PIECE_BYTES:
                     for piece in reader.pieces(size_bytes):
                         crc = crc_of(piece, crc)
-                split.file(name, size_bytes, crc)
+                elif size_bytes:
+                    crc = crc_of(read(size_bytes))
+                member(raw, name, size_bytes, crc)
         for piece in reader.pieces(_EVERYTHING):
             split.segment(piece)
         split.close()

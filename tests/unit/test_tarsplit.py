@@ -71,6 +71,30 @@ def test_lines(tmp_path: Path) -> None:
     assert b"".join(base64.b64decode(json.loads(line)["payload"]) for line in lines[6:]) == bytes(100_000)
 
 
+def test_member_is_segment_and_file(tmp_path: Path) -> None:
+    """The short way writes the same lines."""
+    members = [
+        (b"raw", b"etc/", 0),
+        (b"", b"f", 3),
+        (b"r" * 60_000, b"g", 0),
+        (b"x", b"caf\xe9<", 4),
+        (b"raw", b"h", 5),
+    ]
+
+    def short(writer: TarSplitWriter) -> None:
+        for raw, name, size in members:
+            writer.member(raw, name, size, size * 77)
+
+    def long(writer: TarSplitWriter) -> None:
+        for raw, name, size in members:
+            writer.segment(raw)
+            writer.file(name, size, size * 77)
+
+    os.close(written(tmp_path / "short", short))
+    os.close(written(tmp_path / "long", long))
+    assert gzip.decompress((tmp_path / "short").read_bytes()) == gzip.decompress((tmp_path / "long").read_bytes())
+
+
 NAMES = st.binary(min_size=1, max_size=20).filter(lambda name: b"\0" not in name)
 PARTS = st.lists(st.one_of(st.binary(max_size=2000), st.tuples(NAMES, st.binary(max_size=100))), max_size=30)
 
