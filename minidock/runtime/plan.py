@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from minidock.errors import UsageError
-from minidock.linux.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_STRICTATIME
+from minidock.linux.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_RELATIME, MS_STRICTATIME
 from minidock.linux.namespaces import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -66,6 +66,8 @@ MASKED = (
     b"/sys/firmware",
 )
 READ_ONLY = (b"/proc/bus", b"/proc/fs", b"/proc/irq", b"/proc/sys", b"/proc/sysrq-trigger")
+# mount(2); only a tmpfs of the caller's uses these
+MS_SYNCHRONOUS, MS_DIRSYNC, MS_NOATIME, MS_NODIRATIME = 0x10, 0x80, 0x400, 0x800
 _SAFE = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 _TMPFS_FLAGS = {
@@ -77,6 +79,15 @@ _TMPFS_FLAGS = {
     "dev": (MS_NODEV, False),
     "noexec": (MS_NOEXEC, True),
     "exec": (MS_NOEXEC, False),
+    "sync": (MS_SYNCHRONOUS, True),
+    "async": (MS_SYNCHRONOUS, False),
+    "dirsync": (MS_DIRSYNC, True),
+    "noatime": (MS_NOATIME, True),
+    "atime": (MS_NOATIME, False),
+    "nodiratime": (MS_NODIRATIME, True),
+    "diratime": (MS_NODIRATIME, False),
+    "relatime": (MS_RELATIME, True),
+    "strictatime": (MS_STRICTATIME, True),
 }
 
 

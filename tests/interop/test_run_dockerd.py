@@ -57,6 +57,7 @@ def _mount_table(text: str) -> set[str]:
         (("--read-only",), {"read_only": True}),
         (("--tmpfs", "/t:size=1m,mode=700,exec"), {"tmpfs": [["/t", "size=1m,mode=700,exec"]]}),
         (("--tmpfs", "/root"), {"tmpfs": [["/root", ""]]}),
+        (("--tmpfs", "/t:noatime,dev,uid=1000"), {"tmpfs": [["/t", "noatime,dev,uid=1000"]]}),
         (("--shm-size", "1m"), {"shm_size_bytes": 1 << 20}),
     ],
 )
