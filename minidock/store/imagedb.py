@@ -14,7 +14,7 @@ import os
 from minidock.constants import DRIVER
 from minidock.errors import FormatError, InvalidReference, NoSuchImage, StoreCorrupt
 from minidock.ids import ChainID, ImageID, chain_id_of, is_hex64, sha256_hex
-from minidock.store.transaction import read_small
+from minidock.store.transaction import make_directory, read_small
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -158,8 +158,7 @@ class ImageStore:
     def _write_metadata(self, image_id: ImageID, name: str, data: bytes) -> None:
         where = f"{self._metadata}/{ImageID.parse(image_id).hex}"
         try:
-            os.mkdir(where, 0o700)
-            os.chmod(where, 0o700)
+            make_directory(where, 0o700)
         except FileExistsError:
             pass
         self._root.write_file(f"image/{DRIVER}/imagedb/metadata/sha256/{image_id[7:]}/{name}", data, 0o600)

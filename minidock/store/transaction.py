@@ -15,6 +15,7 @@ at any moment leaves either the old state, or the new one, or garbage that names
 
 from __future__ import annotations
 
+import errno
 import os
 
 from minidock.errors import Conflict, MinidockError, SyscallError
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 # A directory tree is walked with one descriptor a level; below this depth its subdirectories are first moved up,
 # so that neither the descriptors nor the interpreter's stack bound the depth that can be deleted.
 _MAX_WALK_DEPTH = 100
+
+# The file system has no more room, no more inodes, or is broken: nothing that any code could have foreseen.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
 
 _token = ""
 _token_pid = 0
@@ -103,8 +107,18 @@ def write_new(path: str, data: bytes, mode: int, *, durable: bool = False) -> No
 
 def make_directory(path: str, mode: int) -> None:
     """Create a directory that must not exist, with exactly this mode whatever the umask; raises OSError."""
-    os.mkdir(path, mode)
-    os.chmod(path, mode)
+    try:
+        os.mkdir(path, mode)
+        os.chmod(path, mode)
+    except OSError as error:
+        raise told(error) from None
+
+
+def told(error: OSError) -> OSError:
+    """The error to raise instead when the file system itself is at its end, which every caller tells the same way."""
+    if isinstance(error, SyscallError) or error.errno not in _DISK_ERRORS:
+        return error
+    return SyscallError(f"write {error.filename or 'to the data root'}", error.errno or errno.EIO)
 
 
 def sync_directory(path: str) -> None:
@@ -244,6 +258,8 @@ class Stage:
             if error is None:
                 raise
             error.add_note(f"cleaning up: {failure}")
+        if isinstance(error, OSError) and told(error) is not error:
+            raise told(error) from error
 
     def _abandon(self) -> None:
         # This process may live on, and while it does the sweep would spare a stage of its name.

@@ -13,11 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from minidock.errors import SyscallError
 from minidock.store.root import DataRoot
 from minidock.verbs.rmi import rmi
 from tests.builders import run_command
 from tests.conftest import missing
-from tests.integration.test_store_crash import add_image, verify
+from tests.integration.test_store_crash import add_container, add_image, verify
 
 SIZE_BYTES = 48 << 20
 
@@ -94,6 +95,44 @@ def test_power_cut_at_every_step(scratch: Path, disk: Path) -> None:
     assert survived[-1] == {"base:1"}
     assert all(names in ({"base:1"}, {"base:1", "new:1"}) for names in survived)
     assert taken > 20
+
+
+def test_no_room_is_told_by_every_command(scratch: Path) -> None:
+    """On a file system without a free inode each command ends in one line that says so, and changes nothing."""
+    where = scratch / "small"
+    where.mkdir()
+    run_command("mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=60", "none", where)
+    try:
+        with DataRoot.open(str(where / "root")) as root:
+            add_image(root, ["a"], "base:1")
+            before = verify(root)
+            fillers: list[Path] = []
+            with pytest.raises(OSError, match="No space left"):
+                while True:
+                    fillers.append(where / f"filler{len(fillers)}")
+                    fillers[-1].touch()
+            image_id = root.images.ids()[0]
+            for left in range(6):
+                for action in (
+                    lambda: rmi(root, ["base:1"]),
+                    lambda: add_image(root, ["a", "b"], "new:1"),
+                    lambda: add_container(root, root.layers.all()[0]),
+                    lambda: root.references.set("new:2", image_id),
+                ):
+                    try:
+                        action()
+                    except SyscallError as error:
+                        assert "No space left on device (free some space" in str(error)
+                    else:
+                        break
+                    assert verify(root) == before, f"{left} inodes were free"
+                else:
+                    fillers.pop().unlink(missing_ok=True)
+                    continue
+                break
+            assert left > 0
+    finally:
+        run_command("umount", where)
 
 
 def test_a_full_disk_leaves_nothing(scratch: Path) -> None:
