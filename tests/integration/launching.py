@@ -81,7 +81,7 @@ import subprocess  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
-PYTHON = "/usr/bin/python3" if sys.version_info[:2] != (3, 11) else sys.executable
+PYTHON = sys.executable
 PATH = "PATH=/bin:/usr/bin:/sbin:/usr/sbin"
 
 
