@@ -114,6 +114,9 @@ def unpack_layers(
     Returns: one result for each job, in the order of jobs; nothing is synced to disk
     Raises:  BadArchive, UnsafePath, DigestMismatch, SyscallError: the first failure; all workers have ended then
     """
+    from minidock.store.unpack_worker import preload
+
+    preload({job.blob.compression for job in jobs})
     limit = workers or len(os.sched_getaffinity(0))
     order = sorted(range(len(jobs)), key=lambda number: _weight(jobs[number]))
     results: dict[int, UnpackedLayer] = {}
@@ -207,7 +210,6 @@ def rebuild_error(key: str, message: dict[str, Any]) -> MinidockError:
 
 
 def _start(job: UnpackJob, wants_trace: bool) -> _Worker:
-    # Imported here, before the fork: after its chroot the worker must not look for a module.
     from minidock.linux.libc import libc
     from minidock.store import unpack_worker
 

@@ -332,6 +332,20 @@ class LayerUnpacker:
         }
 
 
+def preload(compressions: set[str]) -> None:
+    """Import in the parent what its workers need, so that none of them has to; compressions as in LayerBlob."""
+    import gc  # noqa: F401
+    import hashlib  # noqa: F401
+    import json  # noqa: F401
+    import mmap  # noqa: F401
+    import signal  # noqa: F401
+
+    find_crc64()
+    TarSplitWriter(-1)
+    for kind in compressions - {"", "none"}:
+        Decompressor(kind)
+
+
 def enter_layer(diff_fd: int) -> None:
     """Make a layer's directory this process's root, and set the umask aside.
 
