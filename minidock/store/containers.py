@@ -380,7 +380,8 @@ class ContainerStore:
         Raises: Conflict when something is still mounted below its directories
         """
         root = self.root
-        with root.lock(), root.stage() as stage:
+        # In this order, the content is deleted when the lock is free again.
+        with root.stage() as stage, root.lock():
             overlay2.remove_rw(root, stage, container.id)
             stage.remove_tree(container.path)
 

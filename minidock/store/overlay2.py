@@ -14,6 +14,7 @@ Source: moby daemon/graphdriver/overlay2/overlay.go; shared format notes §3
 
 from __future__ import annotations
 
+import errno
 import os
 
 from minidock.errors import FormatError, MaxDepthExceeded, NoSuchContainer, StoreCorrupt, SyscallError
@@ -118,7 +119,8 @@ def publish_directory(root: DataRoot, path: str, cache_id: CacheID, link_id: Lin
         root.tell("link", f"{root.overlay_path}/l/{link_id} -> ../{cache_id}/diff")
         os.symlink(f"../{cache_id}/diff", f"{root.overlay_path}/l/{link_id}")
     except OSError as error:
-        raise SyscallError(f"rename({path!r}, {target!r})", error.errno or 5) from None
+        hint = "overlay2 must lie on the data root's own file system" if error.errno == errno.EXDEV else ""
+        raise SyscallError(f"rename({path!r}, {target!r})", error.errno or errno.EIO, hint=hint) from None
 
 
 def delete_directory(root: DataRoot, cache_id: str, *, is_checked: bool = False) -> None:

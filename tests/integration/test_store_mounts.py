@@ -219,3 +219,19 @@ def test_dockerd_does_not_start_on_a_root_that_is_held(new_engine: Callable[[], 
             engine.process = None
     engine.start()
     engine.stop()
+
+
+def test_overlay2_on_another_file_system_is_told(scratch: Path) -> None:
+    """Layers are renamed into place, so a separate file system below overlay2/ cannot work; it must say so."""
+    with DataRoot.open(str(scratch / "root")) as root:
+        target = os.fsencode(root.overlay_path)
+        mount(b"none", target, b"tmpfs", 0, b"size=1m")
+        try:
+            os.mkdir(root.overlay_path + "/l", 0o700)
+            with pytest.raises(SyscallError, match="must lie on the data root's own file system"):
+                add_image(root, ["a"], "base:1")
+            assert os.listdir(root.overlay_path) == ["l"]
+            assert root.layers.all() == []
+            assert os.listdir(root.stage_path) == []
+        finally:
+            umount(target, MNT_DETACH)
