@@ -27,18 +27,18 @@ def logs(
     """The records of a container's log, oldest first.
 
     Shape:   yields (`stdout` or `stderr`, time_ns, bytes); tail: only the last so many; follow: go on until the
-             container ends; timestamps changes nothing here, every record has its time
+             container ends; without timestamps, lines of one stream and one moment may come as one
     Units:   since and until nanoseconds since 1970
     Raises:  NoSuchContainer, at once and not at the first record
     """
     found = root.containers.get(container)
     state = found.state
     pidfd = open_process(state.monitor_pid, state.monitor_start_time) if follow and state.is_monitor_alive() else -1
-    return _records(found.log_path, pidfd, tail, since, until)
+    return _records(found.log_path, pidfd, tail, since, until, join=not timestamps)
 
 
 def _records(
-    path: str, pidfd: int, tail: int | None, since: int | None, until: int | None
+    path: str, pidfd: int, tail: int | None, since: int | None, until: int | None, *, join: bool
 ) -> Iterator[tuple[str, int, bytes]]:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -50,7 +50,8 @@ def _records(
     growth = Growth(path, pidfd) if pidfd >= 0 else None
     try:
         offset = 0 if tail is None else tail_offset(handle, tail)
-        for record in read_records(handle, offset=offset, wait=growth.wait if growth is not None else None):
+        wait = growth.wait if growth is not None else None
+        for record in read_records(handle, offset=offset, wait=wait, join=join):
             if since is not None and record.time_ns < since:
                 continue
             if until is not None and record.time_ns > until:

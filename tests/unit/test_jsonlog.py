@@ -9,7 +9,17 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minidock.runtime.logs import PIECE_BYTES, LogFile, StreamLog, parse_record, read_records, tail_offset
+from minidock.runtime.logs import (
+    PIECE_BYTES,
+    LogFile,
+    LogRecord,
+    StreamLog,
+    join_records,
+    parse_record,
+    parse_records,
+    read_records,
+    tail_offset,
+)
 from minidock.runtime.tty import DetachKeys
 
 MOMENT = 1_795_468_895_122_090_752
@@ -89,6 +99,22 @@ def test_tail_and_damaged_lines(tmp_path: Path) -> None:
         file.write(b"not json\n{}\n")
         log.feed(b"after\n", MOMENT)
         assert [record.data for record in read_records(fd, offset=tail_offset(fd, 3))] == [b"after\n"]
+
+
+def test_joined_records_lose_nothing_and_keep_streams_and_moments_apart() -> None:
+    records = [
+        LogRecord(stream, moment, b"%d\n" % number)
+        for number, (stream, moment) in enumerate([("a", 1), ("a", 1), ("b", 1), ("a", 1), ("a", 2), ("a", 2)])
+    ]
+    joined = [(record.stream, record.time_ns, record.data) for record in join_records(records)]
+    assert joined == [("a", 1, b"0\n1\n"), ("b", 1, b"2\n"), ("a", 1, b"3\n"), ("a", 2, b"4\n5\n")]
+    assert join_records([]) == []
+
+
+def test_a_line_that_would_break_the_block_out_of_its_array_is_left_out() -> None:
+    good = b'{"log":"x\\n","stream":"stdout","time":"2026-11-23T21:21:35Z"}'
+    for bad in (b"", b"1", b"],[", b'{"log":1,"stream":"stdout","time":"x"}', good + b"," + good, b"\xff"):
+        assert [record.data for record in parse_records([good, bad, good])] == [b"x\n", b"x\n"]
 
 
 def test_detach_keys() -> None:

@@ -23,6 +23,7 @@ def handle(options: dict[str, Any]) -> int:
             tail=_lines(options["tail"]),
             since=_moment(options["since"]),
             until=_moment(options["until"]),
+            timestamps=options["timestamps"],
         )
         for stream, time_ns, data in found:
             prefix = _stamp(time_ns) if options["timestamps"] else b""
