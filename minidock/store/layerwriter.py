@@ -273,10 +273,11 @@ class LayerWriter:
             kind = stat.S_IFCHR if entry.type == tarstream.CHARACTER else stat.S_IFBLK
             device = os.makedev(entry.devmajor & 0xFFF, entry.devminor & 0xFFFFF)
         try:
-            os.mknod(path, kind | mode, device)
-        except OSError as error:
-            self._make_way(error, path)
-            os.mknod(path, kind | mode, device)
+            self._make_node(path, kind | mode, device)
+        except PermissionError:
+            # Without the right to make devices (a user namespace) the engine leaves them out, too.
+            self._warn(f"{show_name(entry.name)}: no right to make a device, left out")
+            return
         if kind == stat.S_IFCHR and device == 0:
             self._devices_0_0.add(path)
         if entry.uid or entry.gid:
@@ -286,6 +287,13 @@ class LayerWriter:
         if entry.xattrs:
             self._set_xattrs(path, entry)
         self._set_times(path, entry)
+
+    def _make_node(self, path: bytes, mode: int, device: int) -> None:
+        try:
+            os.mknod(path, mode, device)
+        except OSError as error:
+            self._make_way(error, path)
+            os.mknod(path, mode, device)
 
     @staticmethod
     def _set_times(path: bytes, entry: TarEntry) -> None:

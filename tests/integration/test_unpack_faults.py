@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import ctypes
 import errno
 import gzip
 import lzma
@@ -420,3 +421,24 @@ def test_needs_root(scratch: Path) -> None:
 
     assert run_forked(work) == 0
     close_job(job)
+
+
+def test_user_namespace(scratch: Path) -> None:
+    """Devices are left out with a warning; whiteouts, which need no right, are made."""
+    layer = layer_tar(
+        tar_member(b"null", type=b"3", devmajor=1, devminor=3), tar_member(b".wh.gone"), tar_member(b"after", b"x")
+    )
+    job = new_job(scratch / "layer", layer)
+
+    def work() -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.unshare(0x10000000) == 0, os.strerror(ctypes.get_errno())  # CLONE_NEWUSER
+        for name, text in (("setgroups", "deny"), ("uid_map", "0 0 1"), ("gid_map", "0 0 1")):
+            Path(f"/proc/self/{name}").write_text(text)
+        [result] = unpack_layers([job])
+        assert result.warnings == ["null: no right to make a device, left out"]
+
+    assert run_forked(work) == 0
+    close_job(job)
+    assert sorted(os.listdir(scratch / "layer/diff")) == ["after", "gone"]
+    assert (scratch / "layer/diff/gone").stat().st_rdev == 0
