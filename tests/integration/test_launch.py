@@ -201,13 +201,16 @@ def test_init_reaps_orphans_passes_signals_and_hides_the_command_line(bundle: Bu
         stdout=subprocess.PIPE,
         text=True,
     )
-    assert process.stdout is not None
-    # the shell's own pid and ours, in either order
-    pids = {int(process.stdout.readline()), int(process.stdout.readline())}
-    assert 2 in pids
-    os.kill(max(pids), signal.SIGTERM)
-    assert process.communicate(timeout=20)[0] == "got\n"
-    assert process.returncode == 9
+    try:
+        assert process.stdout is not None
+        # the shell's own pid and ours, in either order
+        pids = {int(process.stdout.readline()), int(process.stdout.readline())}
+        assert 2 in pids
+        os.kill(max(pids), signal.SIGTERM)
+        assert process.communicate(timeout=20)[0] == "got\n"
+        assert process.returncode == 9
+    finally:
+        process.kill()
 
 
 def test_init_turns_a_signal_into_128_and_more(bundle: Bundle) -> None:
