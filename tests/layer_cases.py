@@ -197,7 +197,9 @@ OK: dict[str, bytes] = {
     "name-newline": layer_tar(tar_member(b'a\nb\t"\\\x01', b"x")),
     "name-255": layer_tar(tar_member(b"n" * 255, b"x")),
     "name-deep": layer_tar(tar_member(b"/".join([b"d" * 100] * 30) + b"/f", b"x")),
-    "file-trailing-slash": layer_tar(tar_member(b"f/", b"x")),
+    "file-trailing-slash": layer_tar(
+        tar_member(b"f/", b"x"), tar_member(b"g//", b"x"), tar_member(b"d//", type=b"5", mode=0o755)
+    ),
     # A19
     "owner-large": layer_tar(
         tar_member(b"a", b"x", uid=4294967294, gid=4294967294), tar_member(b"b", uid=2**31, gid=2**31)

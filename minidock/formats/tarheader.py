@@ -49,6 +49,7 @@ class Numbers(dict[bytes, int]):
 
 
 def text_of(field: bytes) -> bytes:
+    """A field's text, which ends at its first NUL byte or with the field."""
     cut = field.find(b"\0")
     return field if cut < 0 else field[:cut]
 

@@ -70,7 +70,7 @@ def clean_name(name: bytes) -> bytes:
     if name.startswith(b"./"):
         name = name[2:]
     if name.endswith(b"/"):
-        name = name[:-1]
+        name = name.rstrip(b"/")
     if name and name[0] != 46 and name[0] != 47 and b"/." not in name and b"//" not in name:
         return name
     parts: list[bytes] = []
