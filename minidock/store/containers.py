@@ -11,7 +11,16 @@ from __future__ import annotations
 
 import os
 
-from minidock.errors import BadConfig, ContainerRunning, FormatError, NameInUse, NoSuchContainer, StoreCorrupt
+from minidock.errors import (
+    BadConfig,
+    ContainerRunning,
+    FormatError,
+    MinidockError,
+    NameInUse,
+    NoSuchContainer,
+    StoreCorrupt,
+    SyscallError,
+)
 from minidock.formats.containerconfig import MAX_BYTES, ContainerConfig, encode_record, state_document
 from minidock.formats.gojson import encode_json, parse_json
 from minidock.ids import ContainerID, is_hex64
@@ -30,7 +39,8 @@ if TYPE_CHECKING:
     from minidock.store.root import DataRoot
 
     # fill(overlay_path, lowers, diff_path): puts the init layer's files into its diff directory
-    FillInit = Callable[[str, list[str], str], object]
+    # and returns warnings about what of the image it had to replace
+    FillInit = Callable[[str, list[str], str], list[str]]
 
 STATE_FILE = "minidock.state"
 EXIT_FILE = "minidock.exit"
@@ -39,10 +49,11 @@ EXIT_FILE = "minidock.exit"
 class Container:
     """One container as its files tell it.
 
-    Shape: document is config.v2.json; config joins it with hostconfig.json, read when first needed
+    Shape: document is config.v2.json; config joins it with hostconfig.json, read when first needed; warnings: of its
+           creation, one line each
     """
 
-    __slots__ = ("_config", "_layer", "document", "id", "path", "root", "state")
+    __slots__ = ("_config", "_layer", "document", "id", "path", "root", "state", "warnings")
 
     def __init__(self, root: DataRoot, container_id: ContainerID, document: dict[str, Any]) -> None:
         self.root = root
@@ -51,6 +62,7 @@ class Container:
         self.document = document
         self._config: ContainerConfig | None = None
         self._layer: RWLayer | None = None
+        self.warnings: list[str] = []
         self.state = _read_state(self.path, document)
 
     @property
@@ -269,6 +281,28 @@ def _unlink(path: str) -> None:
         return
 
 
+class DiskErrors:
+    """A context manager that names what was being done when the disk is full, or broken, or read-only.
+
+    Raises: SyscallError instead of any OSError from within
+    """
+
+    __slots__ = ("what",)
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, OSError) and not isinstance(error, MinidockError):
+            where = f"{self.what}: {error.filename}" if error.filename else self.what
+            raise SyscallError(where, error.errno or 5) from None
+
+
 class ContainerStore:
     """All containers of a data root.
 
@@ -344,7 +378,7 @@ class ContainerStore:
         root = self.root
         document = config.document
         container_id = ContainerID.parse(document["ID"])
-        with root.lock(), root.stage() as stage:
+        with DiskErrors(f"create container {config.name}".rstrip()), root.lock(), root.stage() as stage:
             others = self.all()
             self.abandoned = [one for one in others if one.state.is_abandoned()]
             names = {one.name: one.id for one in others}
@@ -353,9 +387,11 @@ class ContainerStore:
             elif config.name in names:
                 raise name_in_use(config.name, names[config.name])
             layer = overlay2.create_rw(root, stage, container_id, chain_id)
-            fill_init(root.overlay_path, layer.image_lowers, layer.init_diff)
+            warnings = fill_init(root.overlay_path, layer.image_lowers, layer.init_diff)
             self._write_records(container_id, config, auto_remove=auto_remove)
-        return Container(root, container_id, document)
+        container = Container(root, container_id, document)
+        container.warnings = warnings
+        return container
 
     def _write_records(self, container_id: ContainerID, config: ContainerConfig, *, auto_remove: bool) -> None:
         path = f"{self.path}/{container_id}"

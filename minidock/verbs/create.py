@@ -155,7 +155,7 @@ def _top_chain(image: Image) -> Any:
 
 
 def _filler(root: DataRoot) -> Any:
-    def fill(overlay_path: str, lowers: list[str], diff_path: str) -> object:
+    def fill(overlay_path: str, lowers: list[str], diff_path: str) -> list[str]:
         from minidock.runtime.initlayer import fill_init_layer
 
         return fill_init_layer(overlay_path, lowers, diff_path, trace=root.trace)

@@ -11,6 +11,8 @@ from minidock.verbs.start import start_container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from minidock.store.root import DataRoot
 
 
@@ -34,10 +36,12 @@ def run(
     stdin_fd: int = 0,
     stdout_fd: int = 1,
     stderr_fd: int = 2,
+    warn: Callable[[str], None] | None = None,
 ) -> RunResult:
     """Run a command in a new container, with its output on these descriptors.
 
-    Shape:   with options.interactive stdin_fd is the command's input; with options.tty it gets a terminal of its own
+    Shape:   with options.interactive stdin_fd is the command's input; with options.tty it gets a terminal of its own;
+             warn is called with each warning before the command starts
     Raises:  NoSuchImage, NameInUse, UsageError; CommandError 126 or 127 when the command cannot be run, and then
              the container stays as created, unless options.rm
     """
@@ -46,6 +50,9 @@ def run(
         raise UsageError("the input device is not a TTY")
     options.attach = not detach
     container = create(root, image, command, options)
+    if warn is not None:
+        for warning in container.warnings:
+            warn(warning)
     try:
         exit_code = start_container(
             container,

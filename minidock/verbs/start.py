@@ -8,6 +8,7 @@ from minidock.runtime.containerjob import ContainerJob
 from minidock.runtime.prepare import container_spec, write_etc_files
 from minidock.runtime.session import Session
 from minidock.runtime.settle import SettledLock
+from minidock.store.containers import DiskErrors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def start_container(
                 os.close(engine_fd)
 
         spec = container_spec(container)
-        write_etc_files(container, network=spec.network, hostname=spec.hostname)
+        with DiskErrors(f"start container {container.name}"):
+            write_etc_files(container, network=spec.network, hostname=spec.hostname)
         session = Session(
             ContainerJob(container, lock, spec, engine_fd),
             attach=attach,

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import builders
 from tests.builders import tree_listing
 from tests.integration.tool import Tool, wait_until
 
@@ -245,3 +246,36 @@ def test_umask_of_the_caller_changes_nothing(tool: Tool) -> None:
         modes = {path.name: path.stat().st_mode for path in (*base.iterdir(), *upper.iterdir())}
         listings.append({key: mode for key, mode in modes.items() if not key.endswith("-json.log")})
     assert listings[0] == listings[1] == listings[2]
+
+
+def test_a_full_disk_is_one_line_and_nothing_is_left(scratch: Path, busybox_archive: Path) -> None:
+    small = scratch / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(small)], check=True)
+    try:
+        tool = Tool(small / "root", busybox_archive)
+        before = tree_listing(tool.root)
+        free = os.statvfs(small).f_bavail * os.statvfs(small).f_frsize
+        # Full at different points of the creation: nothing left, then a page more each time.
+        for pages in range(6):
+            (small / "filler").write_bytes(bytes(free - pages * 4096))
+            done = tool("run", "--rm", BOX, "true")
+            if done.returncode:
+                assert done.returncode == 125
+                assert "No space left on device" in done.stderr
+                assert len(done.stderr.splitlines()) == 1
+            assert tree_listing(tool.root) == before
+            (small / "filler").unlink()
+        assert tool("run", "--rm", BOX, "true").returncode == 0
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+
+def test_what_the_image_loses_is_told(tool: Tool, scratch: Path) -> None:
+    layer = builders.layer_tar(builders.directory(b"usr/etc"), builders.symlink(b"etc", b"usr/etc"))
+    image = builders.ImageSpec([builders.layer_tar(builders.directory(b"bin")), layer], tags=["linked:test"])
+    tool.good("load", "-i", builders.docker_archive(scratch / "linked.tar", image))
+    done = tool("create", "--name", "box", "linked:test", "x")
+    assert done.returncode == 0
+    assert done.stderr.startswith("WARNING: ")
+    assert "/etc" in done.stderr

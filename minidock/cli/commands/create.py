@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minidock.cli.output import write_line
+from minidock.cli.output import write_error, write_line
 from minidock.cli.session import open_root
 
 TYPE_CHECKING = False
@@ -18,8 +18,15 @@ def handle(options: dict[str, Any]) -> int:
 
     with open_root(options) as root:
         container = create(root, options["image"], options["command"], create_options(options))
+        for warning in container.warnings:
+            warn(warning)
         write_line(container.id)
     return 0
+
+
+def warn(warning: str) -> None:
+    """Show a warning, as docker's client shows the engine's."""
+    write_error(f"WARNING: {warning}")
 
 
 def create_options(options: dict[str, Any]) -> CreateOptions:

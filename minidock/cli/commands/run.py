@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minidock.cli.commands.create import create_options
+from minidock.cli.commands.create import create_options, warn
 from minidock.cli.output import write_line
 from minidock.cli.session import open_root
 
@@ -18,7 +18,7 @@ def handle(options: dict[str, Any]) -> int:
     detach = options["detach"]
     wanted = create_options(options)
     with open_root(options) as root:
-        result = run(root, options["image"], options["command"], wanted, detach=detach)
+        result = run(root, options["image"], options["command"], wanted, detach=detach, warn=warn)
     if detach:
         write_line(result.container_id)
     return result.exit_code or 0
