@@ -6,6 +6,8 @@ our errors and leave the host as it was. CANARY is a host directory that no case
 
 from __future__ import annotations
 
+import os
+
 from tests.builders import (
     END,
     directory,
@@ -19,7 +21,7 @@ from tests.builders import (
     tar_member,
 )
 
-CANARY = b"/dev/shm/minidock-canary"
+CANARY = b"/dev/shm/minidock-canary-%d" % os.getpid()
 UP = b"../../../../../../../../.."
 BIG_XATTR = b"v" * 66_000
 
