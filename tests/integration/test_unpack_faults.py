@@ -9,6 +9,7 @@ import gzip
 import lzma
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -220,6 +221,34 @@ def test_killed_worker(scratch: Path, number: signal.Signals) -> None:
     for job in jobs:
         close_job(job)
     assert len(killed) == 2
+
+
+def test_worker_dies_with_its_parent(scratch: Path) -> None:
+    """A killed pull leaves nothing that still writes."""
+    job = new_job(scratch / "layer", layer_tar(*(tar_member(b"%d" % part, bytes(8 << 20)) for part in range(12))))
+    read_end, write_end = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+
+        def progress(key: str, state: str, done: int, total: int) -> None:
+            # the worker goes on until the pipe of its reports is full, and then waits for us
+            os.write(write_end, children().pop().encode())
+            signal.pause()
+
+        try:
+            unpack_layers([job], progress=progress, trace=lambda kind, text: None)
+        finally:
+            os._exit(0)
+    worker = int(os.read(read_end, 20))
+    watch = os.pidfd_open(worker)
+    os.kill(parent, signal.SIGKILL)
+    os.waitpid(parent, 0)
+    poll = select.poll()
+    poll.register(watch, select.POLLIN)
+    assert poll.poll(10_000), "the worker outlived its parent"
+    for fd in (watch, read_end, write_end):
+        os.close(fd)
+    close_job(job)
 
 
 def test_interrupt_ends_the_workers(scratch: Path) -> None:
