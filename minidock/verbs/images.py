@@ -26,7 +26,8 @@ NONE = "<none>"
 class ImageSummary:
     """One row of `images`.
 
-    Shape: repository, tag, digest: `<none>` when there is none
+    Shape: repository, tag, digest: `<none>` when there is none; digest is "" in the one row of a repository that has
+           digests and no tag, when digests were not asked for
     Units: created_ns since 1970 (ZERO_TIME_NS when unknown); size_bytes of all layers together
     """
 
@@ -50,11 +51,13 @@ def list_images(
     filters: Sequence[str] = (),
     reference: str | None = None,
     digests: bool = False,
+    tag_digests: bool = False,
 ) -> list[ImageSummary]:
     """List images, newest first.
 
     Shape:  all: also nameless ones that others were committed from; filters: `dangling=`, `label=`, `before=`,
-            `since=`, `reference=`; reference: as the filter; digests: a row for each digest instead of one a tag
+            `since=`, `reference=`; reference: as the filter; digests: a row for each digest instead of one a tag;
+            tag_digests: so only where there is a tag, as docker does for a template that shows digests
     Raises: UsageError for an unknown filter, NoSuchImage for before and since, StoreCorrupt
     """
     wanted = _Filters(root, filters, reference)
@@ -84,7 +87,7 @@ def list_images(
         created_ns = _created_ns(document)
         rows = [
             ImageSummary(repository, tag, digest, image_id, created_ns, size_bytes)
-            for repository, tag, digest in _rows(shown, digests)
+            for repository, tag, digest in _rows(shown, digests, tag_digests)
         ]
         found.append((created_ns // 1_000_000_000, rows))
     found.sort(key=lambda item: -item[0])
@@ -154,7 +157,7 @@ class _Sizes:
             return None
 
 
-def _rows(names: list[str], digests: bool) -> list[tuple[str, str, str]]:
+def _rows(names: list[str], digests: bool, tag_digests: bool) -> list[tuple[str, str, str]]:
     tags: dict[str, list[str]] = {}
     hashes: dict[str, list[str]] = {}
     for name in names:
@@ -166,11 +169,12 @@ def _rows(names: list[str], digests: bool) -> list[tuple[str, str, str]]:
             tags.setdefault(repository, []).append(tag)
     rows = []
     for repository, its_tags in tags.items():
-        its_hashes = hashes.pop(repository, []) if digests else [hashes.pop(repository, [NONE])[0]]
+        its_hashes = hashes.pop(repository, [])
+        shown = its_hashes if digests or tag_digests else []
         for tag in its_tags:
-            rows += [(repository, tag, digest) for digest in its_hashes or [NONE]]
+            rows += [(repository, tag, digest) for digest in shown or [NONE]]
     for repository, its_hashes in hashes.items():
-        rows += [(repository, NONE, digest) for digest in (its_hashes if digests else its_hashes[:1])]
+        rows += [(repository, NONE, digest) for digest in (its_hashes if digests else [""])]
     return rows or [(NONE, NONE, NONE)]
 
 

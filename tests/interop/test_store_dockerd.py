@@ -340,3 +340,31 @@ def _modes(root: Path) -> list[tuple[str, int]]:
 def _kind(path: str) -> str:
     parts = ["<id>" if len(part) >= 26 else part for part in path.split("/")]
     return "/".join(parts)
+
+
+def test_digest_rows_by_the_command(engine: Engine, scratch: Path) -> None:
+    """An image with two digests of one repository: a row for each where digests are shown, one row where not."""
+    import sys
+
+    engine.stop()
+    path = engine.root / "image/overlay2/repositories.json"
+    kept = path.read_bytes()
+    try:
+        document = json.loads(kept)
+        image_id = next(iter(next(iter(document["Repositories"].values())).values()))
+        digests = ["sha256:" + letter * 64 for letter in "ab"]
+        document["Repositories"]["pulled"] = {"pulled:1": image_id, **{f"pulled@{one}": image_id for one in digests}}
+        document["Repositories"]["only"] = {f"only@{one}": image_id for one in digests}
+        path.write_text(json.dumps(document))
+        engine.start()
+        for words in ([], ["--digests"], ["--format", "{{.Repository}} {{.Tag}} {{.Digest}}"], ["-q"], ["pulled"]):
+            theirs = engine.docker("images", *words).stdout
+            command = [sys.executable, "-m", "minidock", "--root", str(engine.root), "images", *words]
+            ours = builders.run_command(*command, cwd=Path(__file__).parents[2]).stdout
+            assert sorted(line.split() for line in ours.splitlines()) == sorted(
+                line.split() for line in theirs.splitlines()
+            ), words
+    finally:
+        engine.stop()
+        path.write_bytes(kept)
+        engine.start()

@@ -40,7 +40,14 @@ def handle(options: dict[str, Any]) -> int:
     from minidock.verbs.images import list_images
 
     with open_root(options, write=False) as root:
-        found = list_images(root, all=options["all"], filters=tuple(options["filter"]), reference=options["reference"])
+        found = list_images(
+            root,
+            all=options["all"],
+            filters=tuple(options["filter"]),
+            reference=options["reference"],
+            digests=options["digests"],
+            tag_digests="{{.Digest}}" in (options["format"] or ""),
+        )
     full = options["no_trunc"]
     if options["quiet"] and not options["format"]:
         write("".join((image.image_id if full else short_id(image.image_id)) + "\n" for image in found))
@@ -58,7 +65,7 @@ def _row(image: ImageSummary, *, full: bool, now_ns: int) -> Callable[[str], str
         if field == "Tag":
             return image.tag
         if field == "Digest":
-            return image.digest or "<none>"
+            return image.digest
         if field == "ID":
             return image.image_id if full else short_id(image.image_id)
         if field == "CreatedSince":
