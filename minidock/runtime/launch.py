@@ -14,6 +14,7 @@ from minidock.runtime.child import Channels, Payload, settle
 from minidock.runtime.exchange import Exchange, Launched, allowed_capabilities, clone_and_settle
 from minidock.runtime.operation import Operation, Setup
 from minidock.runtime.plan import build_plan, clone_flags, describe_clone
+from minidock.runtime.rootfs import MountOverlay
 from minidock.runtime.spec import BindMount, ContainerSpec, ExecSpec, TmpfsMount, environment
 
 TYPE_CHECKING = False
@@ -79,11 +80,20 @@ def launch(
             assert setup.user is not None
             settle(payload, setup.user, channels, setup.root_fd, setup.console_fd)
 
-        pid, pidfd, console = clone_and_settle(clone_flags(spec), exchange, work, group)
+        try:
+            pid, pidfd, console = clone_and_settle(clone_flags(spec), exchange, work, group)
+        finally:
+            _forget_merged(plan)
     except BaseException:
         _remove_quietly(group)
         raise
     return Launched(pid, pidfd, console, group)
+
+
+def _forget_merged(plan: Sequence[Operation]) -> None:
+    for operation in plan:
+        if isinstance(operation, MountOverlay):
+            operation.forget()
 
 
 def _remove_quietly(group: Cgroup) -> None:

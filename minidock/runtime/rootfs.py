@@ -29,6 +29,7 @@ from minidock.linux.mount import (
     describe_mount,
     mount,
     pivot_root,
+    shell_word,
     umount,
 )
 from minidock.linux.paths import open_in_root
@@ -94,27 +95,39 @@ class HoldSource(Operation):
 class MountOverlay(Operation):
     """Mount the container's layers as one overlay, with names short enough for one page of options.
 
-    The mount covers the upper directory itself: it needs no directory of its own on the host, so nothing is left
-    there however this process ends, and the overlay has its own hold of what it covers.
+    `merged` is only a name to mount on: after pivot_root nothing is there any more, and launch() removes it.
     """
 
-    __slots__ = ("overlay", "target")
+    __slots__ = ("overlay", "path", "target")
 
     def __init__(self, overlay_path: str, mount_id: str, lowers: Sequence[str]) -> None:
-        self.target = f"{mount_id}/diff"
+        self.target = f"{mount_id}/merged"
+        self.path = f"{overlay_path}/{self.target}"
         self.overlay = OverlayMount(overlay_path, list(lowers), mount_id, self.target)
 
     def describe(self) -> str:
-        return self.overlay.describe()
+        return f"mkdir -p -m 700 {shell_word(self.path)} && {self.overlay.describe()}"
 
     def execute(self, setup: Setup) -> None:
+        try:
+            os.mkdir(self.path, 0o700)
+        except FileExistsError:
+            # left by a start that was killed; overlay mounts on it as on a new one
+            pass
         try:
             self.overlay.execute()
         except SyscallError as error:
             # the kernel says no more than EINVAL when the file system below cannot carry an overlay
             hint = "the data root's file system cannot carry an overlay; dmesg says why" if error.errno == 22 else ""
-            where = f"{self.overlay.overlay_path}/{self.target}"
-            raise SyscallError(f"overlay mount of {where}", error.errno or 0, hint=hint) from None
+            raise SyscallError(f"overlay mount of {self.path}", error.errno or 0, hint=hint) from None
+
+    def forget(self) -> None:
+        """In the parent: remove `merged`, which this mount namespace never had anything mounted on."""
+        try:
+            os.rmdir(self.path)
+        except OSError:
+            # an empty directory that harms nobody, and that the removal of the container takes along
+            return
 
 
 class PivotRoot(Operation):

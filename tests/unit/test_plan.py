@@ -41,10 +41,11 @@ def test_the_mount_namespace_is_cut_off_before_the_first_mount() -> None:
     lines = _lines(_spec())
     assert lines[0] == "mount --make-rprivate /"
     assert lines[1] == (
-        "cd /data/overlay2 && mount -t overlay -o index=off,redirect_dir=off,metacopy=off,"
-        f"lowerdir=l/INIT:l/TOP:l/BASE,upperdir={'m' * 64}/diff,workdir={'m' * 64}/work overlay {'m' * 64}/diff"
+        f"mkdir -p -m 700 /data/overlay2/{'m' * 64}/merged && cd /data/overlay2 && "
+        "mount -t overlay -o index=off,redirect_dir=off,metacopy=off,"
+        f"lowerdir=l/INIT:l/TOP:l/BASE,upperdir={'m' * 64}/diff,workdir={'m' * 64}/work overlay {'m' * 64}/merged"
     )
-    assert lines[2] == f"cd {'m' * 64}/diff && pivot_root . . && umount -l . && cd /"
+    assert lines[2] == f"cd {'m' * 64}/merged && pivot_root . . && umount -l . && cd /"
 
 
 def test_too_many_layers_for_one_page() -> None:
