@@ -101,27 +101,30 @@ class Engine:
         self.pidfile = base / "docker.pid"
         self.process: subprocess.Popen[bytes] | None = None
 
+    def words(self) -> list[str]:
+        """The command line that starts dockerd."""
+        return [
+            "/usr/sbin/dockerd",
+            f"--data-root={self.root}",
+            f"--exec-root={self.base / 'exec'}",
+            f"--pidfile={self.pidfile}",
+            f"--host=unix://{self.socket}",
+            "--bridge=none",
+            "--iptables=false",
+            "--ip-forward=false",
+            "--ip-masq=false",
+            "--storage-driver=overlay2",
+        ]
+
+    def client(self) -> list[str]:
+        """The words that start the docker client."""
+        return ["/usr/bin/docker"]
+
     def start(self) -> None:
         """Start dockerd on the root and wait until it answers."""
         self.base.mkdir(parents=True, exist_ok=True)
         log = open(self.base / "log", "ab")
-        self.process = subprocess.Popen(
-            [
-                "/usr/sbin/dockerd",
-                f"--data-root={self.root}",
-                f"--exec-root={self.base / 'exec'}",
-                f"--pidfile={self.pidfile}",
-                f"--host=unix://{self.socket}",
-                "--bridge=none",
-                "--iptables=false",
-                "--ip-forward=false",
-                "--ip-masq=false",
-                "--storage-driver=overlay2",
-            ],
-            stdout=log,
-            stderr=log,
-            stdin=subprocess.DEVNULL,
-        )
+        self.process = subprocess.Popen(self.words(), stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         log.close()
         for _ in range(600):
             if self.docker("version", check=False).returncode == 0:
@@ -147,7 +150,7 @@ class Engine:
 
     def docker(self, *words: str | Path, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run the client against this engine."""
-        return builders.run_command("/usr/bin/docker", "-H", f"unix://{self.socket}", *words, check=check, **options)
+        return builders.run_command(*self.client(), "-H", f"unix://{self.socket}", *words, check=check, **options)
 
 
 @pytest.fixture(scope="session")
@@ -156,23 +159,24 @@ def new_engine() -> Iterator[Callable[[], Engine]]:
     if not Path("/usr/sbin/dockerd").exists():
         missing("docker.io is not installed")
     engines: list[Engine] = []
-    bases: list[Path] = []
 
     def make() -> Engine:
-        base = Path(tempfile.mkdtemp(prefix="mdengine-", dir="/dev/shm"))
-        bases.append(base)
-        engine = Engine(base)
-        engines.append(engine)
-        return engine
+        engines.append(Engine(Path(tempfile.mkdtemp(prefix="mdengine-", dir="/dev/shm"))))
+        return engines[-1]
 
     yield make
+    end_engines(engines)
+
+
+def end_engines(engines: list[Engine]) -> None:
+    """Stop these engines and remove what they had."""
     for engine in engines:
         engine.stop()
-    for base in bases:
+    for engine in engines:
         for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
-            if line.split()[4].startswith(str(base)):
+            if line.split()[4].startswith(str(engine.base)):
                 subprocess.run(["umount", "-l", line.split()[4]], check=False)
-        shutil.rmtree(base, ignore_errors=True)
+        shutil.rmtree(engine.base, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
