@@ -65,7 +65,7 @@ def test_d2_no_descriptor_leaks(bundle: Bundle, options: dict[str, Any]) -> None
         bundle.words("sleep", "9", **options, exec=[{"argv": ["sh", "-c", script], "env": ["PATH=/bin"]}]),
     ):
         done = subprocess.run(words, capture_output=True, text=True, close_fds=False, stdin=subprocess.DEVNULL)
-        # 0, 1, 2 and, for ls, the directory it reads; PID 1 may hold both ends of the pipe to `wc` while it is the shell
+        # 0, 1, 2 and, for ls, the directory it reads; PID 1, while it is the shell, may hold the pipe to `wc`
         inside, first = map(int, done.stdout.split())
         assert inside == 4, done
         assert first <= 5, done
