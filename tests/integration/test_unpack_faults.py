@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bz2
 import ctypes
 import errno
 import gzip
@@ -24,33 +23,9 @@ from minidock.store import unpack_worker
 from minidock.store.bytewindow import Pipeline, Poisoned
 from minidock.store.unpack import rebuild_error, unpack_layers
 from tests import builders, layer_cases
-from tests.builders import directory, layer_tar, symlink, tar_member
+from tests.builders import directory, layer_tar, tar_member
 from tests.integration.test_unpack import close_job, new_job, unpack_bytes
-
-SEVERAL = layer_tar(
-    directory(b"d"),
-    *(tar_member(b"d/%d" % number, os.urandom(number * 37)) for number in range(120)),
-    tar_member(b"long" * 60, b"x" * 70_000),
-    symlink(b"s", b"d"),
-    layer_cases.sparse_1_0(b"sparse", 4 << 20, layer_cases.PARTS),
-    tar_member(b".wh.gone", b"data"),
-)
-
-
-def zstd_compress(data: bytes) -> bytes:
-    try:
-        from compression import zstd  # type: ignore[import-not-found,unused-ignore]
-    except ImportError:
-        from backports import zstd
-    return bytes(zstd.compress(data))
-
-
-COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {
-    "gzip": gzip.compress,
-    "bzip2": bz2.compress,
-    "xz": lzma.compress,
-    "zstd": zstd_compress,
-}
+from tests.integration.test_unpack_packed import SEVERAL, zstd_compress
 
 
 def children() -> set[str]:
@@ -82,51 +57,6 @@ def small_disk(scratch: Path) -> Iterator[Callable[[str], Path]]:
 
     yield mount
     subprocess.run(["umount", target], check=False)
-
-
-@pytest.mark.parametrize("kind", COMPRESSORS)
-def test_compressed(kind: str, scratch: Path) -> None:
-    blob = COMPRESSORS[kind](SEVERAL)
-    ours = unpack_bytes(
-        scratch, blob, offset=4097, diff_id=builders.sha256(SEVERAL), digest=builders.sha256(blob), compression=kind
-    )
-    assert ours.reassembled() == SEVERAL
-
-
-@pytest.mark.parametrize("kind", COMPRESSORS)
-def test_compressed_in_members(kind: str, scratch: Path) -> None:
-    """Streams of several members are one stream."""
-    cut = len(SEVERAL) // 3
-    blob = COMPRESSORS[kind](SEVERAL[:cut]) + COMPRESSORS[kind](b"") + COMPRESSORS[kind](SEVERAL[cut:])
-    assert unpack_bytes(scratch, blob).layer.diff_id == builders.sha256(SEVERAL)
-
-
-@pytest.mark.parametrize("kind", COMPRESSORS)
-@pytest.mark.parametrize("damage", ["truncated", "corrupt", "junk", "empty-tail"])
-def test_compressed_and_damaged(kind: str, damage: str, scratch: Path) -> None:
-    blob = bytearray(COMPRESSORS[kind](SEVERAL))
-    if damage == "truncated":
-        del blob[len(blob) // 2 :]
-    elif damage == "corrupt":
-        blob[len(blob) // 2] ^= 0x55
-    elif damage == "junk":
-        blob += b"junk behind the last member"
-    else:
-        del blob[-1:]
-    with pytest.raises((BadArchive, DigestMismatch)):
-        unpack_bytes(scratch, bytes(blob), diff_id=builders.sha256(SEVERAL))
-
-
-@pytest.mark.parametrize("compress", [lambda data: data, gzip.compress])
-def test_wrong_digests(scratch: Path, compress: Callable[[bytes], bytes]) -> None:
-    blob = compress(SEVERAL)
-    wrong = "sha256:" + "0" * 64
-    with pytest.raises(DigestMismatch, match="diff_id: expected sha256:0000") as caught:
-        unpack_bytes(scratch, blob, diff_id=wrong)
-    assert caught.value.actual == builders.sha256(SEVERAL)
-    with pytest.raises(DigestMismatch, match="blob digest: expected sha256:0000") as caught:
-        unpack_bytes(scratch, blob, digest=wrong)
-    assert caught.value.actual == builders.sha256(blob)
 
 
 def run_forked(work: Callable[[], None], *, seconds: int = 20) -> int:
