@@ -31,6 +31,9 @@ _PLAIN_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/
 # Letters that JSON leaves as they are; a name of these alone, as most are, needs no encoder.
 _PLAIN = b"/._-+@:,=~%#[]{}() 0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
+_PLAIN_SEGMENT = b'{"type":2,"payload":"'
+_PLAIN_FILE = b'{"type":1,"name":"'
+
 _fast_crc64: Callable[..., int] | None = None
 
 
@@ -166,6 +169,33 @@ def _lines(fd: int) -> Iterator[bytes]:
 
 
 def _parse_line(line: bytes) -> Segment | FileEntry:
+    return _parse_plain_line(line) or _parse_any_line(line)
+
+
+def _parse_plain_line(line: bytes) -> Segment | FileEntry | None:
+    """A line as every engine writes it, read without JSON; None for all others. Raises Base64Error"""
+    if line.startswith(_PLAIN_SEGMENT):
+        payload, _, rest = line[len(_PLAIN_SEGMENT) :].partition(b'"')
+        return Segment(a2b_base64(payload, strict_mode=True)) if _is_position(rest) else None
+    if not line.startswith(_PLAIN_FILE):
+        return None
+    name, _, rest = line[len(_PLAIN_FILE) :].partition(b'"')
+    if b"\\" in name:
+        return None
+    if rest.startswith(b',"payload":null,') and _is_position(rest[15:]):
+        return FileEntry(name, 0, 0)
+    size, _, rest = rest.removeprefix(b',"size":').partition(b',"payload":"')
+    checksum, _, rest = rest.partition(b'"')
+    if not (size.isdigit() and len(size) < 19 and len(checksum) == 12 and _is_position(rest)):
+        return None
+    return FileEntry(name, int(size), int.from_bytes(a2b_base64(checksum, strict_mode=True), "big"))
+
+
+def _is_position(rest: bytes) -> bool:
+    return rest.startswith(b',"position":') and rest.endswith(b"}") and rest[12:-1].isdigit()
+
+
+def _parse_any_line(line: bytes) -> Segment | FileEntry:
     document = parse_json(line, what="tar-split", limit_bytes=_MAX_LINE_BYTES)
     payload = a2b_base64(document.get("payload") or "", strict_mode=True)
     if document.get("type") == 2:

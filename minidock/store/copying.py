@@ -39,7 +39,7 @@ def became_shorter() -> StoreError:
     return StoreError("a file became shorter while it was read", hint="commit with --pause")
 
 
-class _HashThread:
+class HashThread:
     """A thread that feeds one hash, in order, with a bounded number of buffers on their way."""
 
     __slots__ = ("_hasher", "_full", "_free")
@@ -114,7 +114,7 @@ class LargeCopier:
 
     def __init__(self, hasher: Hasher) -> None:
         self._hasher = hasher
-        self._thread: _HashThread | None = None
+        self._thread: HashThread | None = None
         self._may_clone = True
 
     def copy(self, source: int, target: int, size_bytes: int, *, is_sparse: bool) -> int:
@@ -156,9 +156,9 @@ class LargeCopier:
             self._may_clone = False
         return self._may_clone
 
-    def _running_thread(self) -> _HashThread:
+    def _running_thread(self) -> HashThread:
         if self._thread is None:
-            self._thread = _HashThread(self._hasher)
+            self._thread = HashThread(self._hasher)
         return self._thread
 
     def _zeros(self, count: int, checksum: int) -> int:

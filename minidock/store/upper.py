@@ -125,9 +125,10 @@ def _sorted_names(directory_fd: int) -> list[bytes]:
     return sorted(map(os.fsencode, os.listdir(directory_fd)), reverse=True)
 
 
-def walk_upper(upper_fd: int) -> Iterator[UpperEntry]:
+def walk_upper(upper_fd: int, *, skip_vanished: bool = False) -> Iterator[UpperEntry]:
     """Every entry below upper_fd, a directory before its content, names of one directory in raw byte order.
 
+    Shape:   skip_vanished: a name that was listed and is gone by now is left out, instead of being an error
     Returns: entries that are valid until the next is asked for
     Raises:  SyscallError; StoreError for a path longer than the kernel's limit, which no engine could unpack
     """
@@ -145,14 +146,24 @@ def walk_upper(upper_fd: int) -> Iterator[UpperEntry]:
             path = prefix + base
             if len(path) >= _MAX_PATH_BYTES:
                 raise StoreError(f"path of more than {_MAX_PATH_BYTES} bytes: {os.fsdecode(path[:80])!r}...")
-            status = os.stat(base, dir_fd=parent_fd, follow_symlinks=False)
             depth = len(levels) - 1
+            try:
+                status = os.stat(base, dir_fd=parent_fd, follow_symlinks=False)
+            except FileNotFoundError:
+                if skip_vanished:
+                    continue
+                raise
             if not stat.S_ISDIR(status.st_mode):
                 yield UpperEntry(path, base, status, depth, parent_fd, -1)
                 continue
             if depth == _DEPTH_WITHOUT_MORE_DESCRIPTORS:
                 allow_more_descriptors()
-            handle = os.open(base, _DIRECTORY_FLAGS, dir_fd=parent_fd)
+            try:
+                handle = os.open(base, _DIRECTORY_FLAGS, dir_fd=parent_fd)
+            except (FileNotFoundError, NotADirectoryError):
+                if skip_vanished:
+                    continue
+                raise
             levels.append((handle, path + b"/", []))
             yield UpperEntry(path, base, status, depth, parent_fd, handle)
             levels[-1] = (handle, path + b"/", _sorted_names(handle))

@@ -1,0 +1,209 @@
+"""The tar of a stored layer, made again to the bit.
+
+tar-split.json.gz has everything but the files' content, and the layer's own directory has that: also what is a hard
+link in the merged tree lies there, so nothing has to be mounted. What comes out is hashed on its way and must be
+the layer's diff_id. The CRCs of tar-split are looked at only after that failed, to name the file at fault.
+
+Source: moby layer/layer_store.go, TarStream; shared format notes §9
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from minidock.errors import DigestMismatch, FormatError, StoreCorrupt, SyscallError
+from minidock.formats.tarsplit import FileEntry, crc64, read_tar_split
+from minidock.formats.tarstream import clean_name
+from minidock.ids import DiffID
+from minidock.linux.paths import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, open_in_root
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import TypeAlias
+
+    from minidock.store.layerdb import Layer
+    from minidock.store.root import DataRoot
+    from minidock.store.taroutput import TarOutput
+
+    Step: TypeAlias = bytes | FileEntry
+
+# Headers of all but monstrous layers stay in memory between measuring and writing.
+_KEPT_BYTES = 64 << 20
+_OPEN_FOLDERS = 32
+_READ_BYTES = 1 << 20
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY
+# O_NONBLOCK: should a FIFO take the file's place, nothing hangs.
+_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+_MEND = "remove the image and load it again; its files can be had by export of a container"
+
+
+class LayerTar:
+    """One layer's tar, measured and ready to be written.
+
+    Units: size_bytes of the whole tar
+    """
+
+    __slots__ = ("_diff_path", "_split_path", "_steps", "diff_id", "size_bytes")
+
+    def __init__(self, root: DataRoot, layer: Layer) -> None:
+        """Read the layer's tar-split.
+
+        Raises: StoreCorrupt when it is missing or malformed, or the layer's directory is missing
+        """
+        self.diff_id = layer.diff_id
+        self.size_bytes = 0
+        self._diff_path = root.layers.diff_path(layer.cache_id)
+        self._split_path = root.layers.tar_split_path(layer.chain_id)
+        if not os.path.isdir(self._diff_path):
+            raise StoreCorrupt(f"layer {self.diff_id}: its directory {self._diff_path} is missing", hint=_MEND)
+        self._steps: list[Step] | None = self._measure()
+
+    def _measure(self) -> list[Step] | None:
+        kept: list[Step] | None = []
+        kept_bytes = 0
+        for step in self._read_steps():
+            if isinstance(step, bytes):
+                length = kept_length = len(step)
+            else:
+                length, kept_length = step.size_bytes, len(step.name) + 100
+            self.size_bytes += length
+            kept_bytes += kept_length
+            if kept is not None:
+                kept.append(step)
+                if kept_bytes > _KEPT_BYTES:
+                    kept = None
+        return kept
+
+    def _read_steps(self) -> Iterator[Step]:
+        """Raw bytes of the tar, and the files whose content goes between them."""
+        try:
+            handle = os.open(self._split_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise StoreCorrupt(
+                f"layer {self.diff_id}: tar-split.json.gz is missing, so its tar cannot be made again", hint=_MEND
+            ) from None
+        except OSError as error:
+            raise SyscallError(f"open({self._split_path!r})", error.errno or 5) from None
+        try:
+            for entry in read_tar_split(handle):
+                if not isinstance(entry, FileEntry):
+                    yield entry.data
+                elif entry.size_bytes:
+                    yield entry
+        except FormatError as error:
+            raise StoreCorrupt(f"{self._split_path}: {error.message}", hint=_MEND) from None
+        finally:
+            os.close(handle)
+
+    def write(self, output: TarOutput) -> None:
+        """Write the tar, size_bytes bytes.
+
+        Raises: StoreCorrupt or DigestMismatch, naming the file that is not what it was; SyscallError
+        """
+        files = _LayerFiles(self._diff_path, self.diff_id)
+        output.start_hash(self.size_bytes)
+        try:
+            for step in self._steps if self._steps is not None else self._read_steps():
+                if isinstance(step, bytes):
+                    output.put(step)
+                else:
+                    handle = files.open(step)
+                    try:
+                        if output.copy(handle, step.size_bytes) != step.size_bytes:
+                            raise files.damaged(step, "became shorter while it was read")
+                    finally:
+                        os.close(handle)
+            actual = DiffID("sha256:" + output.end_hash())
+            if actual != self.diff_id:
+                self._blame_file(files)
+                raise DigestMismatch(
+                    f"layer {self.diff_id}: its tar, made again",
+                    expected=self.diff_id,
+                    actual=actual,
+                    hint="tar-split.json.gz or the layer's diff record was changed",
+                )
+        finally:
+            output.close()
+            files.close()
+
+    def _blame_file(self, files: _LayerFiles) -> None:
+        """Raise the error that names the first file whose content is not what was packed."""
+        for step in self._steps if self._steps is not None else self._read_steps():
+            if isinstance(step, bytes):
+                continue
+            checksum = 0
+            handle = files.open(step)
+            try:
+                while data := os.read(handle, _READ_BYTES):
+                    checksum = crc64(data, checksum)
+            finally:
+                os.close(handle)
+            if checksum != step.crc:
+                raise DigestMismatch(
+                    f"layer {self.diff_id}: file {os.fsdecode(step.name)!r}: CRC-64",
+                    expected=f"{step.crc:016x}",
+                    actual=f"{checksum:016x}",
+                    hint=f"it was changed after its layer was stored; {_MEND}",
+                )
+
+
+class _LayerFiles:
+    """The regular files of a layer's directory, opened by names that nobody vouches for."""
+
+    __slots__ = ("_diff_id", "_folders", "_root_fd")
+
+    def __init__(self, diff_path: str, diff_id: DiffID) -> None:
+        self._diff_id = diff_id
+        self._folders: dict[bytes, int] = {}
+        try:
+            self._root_fd = os.open(diff_path, _FOLDER_FLAGS | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            raise SyscallError(f"open({diff_path!r})", error.errno or 5) from None
+
+    def open(self, entry: FileEntry) -> int:
+        """Open the file that an entry stands for; the caller owns the descriptor.
+
+        Raises: StoreCorrupt unless it is a regular file of the entry's size; SyscallError
+        """
+        folder, _, base = clean_name(entry.name).rpartition(b"/")
+        try:
+            parent = self._folder(folder) if folder else self._root_fd
+            # Before it is opened: opening a device may do something.
+            status = os.stat(base, dir_fd=parent, follow_symlinks=False)
+            if not stat.S_ISREG(status.st_mode):
+                raise self.damaged(entry, "is no regular file any more")
+            if status.st_size != entry.size_bytes:
+                raise self.damaged(entry, f"has {status.st_size} bytes instead of {entry.size_bytes}")
+            return os.open(base, _FILE_FLAGS, dir_fd=parent)
+        except (FileNotFoundError, NotADirectoryError):
+            raise self.damaged(entry, "is missing") from None
+        except SyscallError as error:
+            raise self.damaged(entry, f"is missing ({error.strerror})") from None
+        except OSError as error:
+            raise SyscallError(f"open({os.fsdecode(entry.name)!r})", error.errno or 5) from None
+
+    def _folder(self, path: bytes) -> int:
+        handle = self._folders.get(path, -1)
+        if handle < 0:
+            if len(self._folders) >= _OPEN_FOLDERS:
+                self._close_folders()
+            # Symlinks are followed, but only inside the layer: its unpacker followed them in the same way.
+            resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS
+            handle = self._folders[path] = open_in_root(self._root_fd, path, _FOLDER_FLAGS, resolve=resolve)
+        return handle
+
+    def damaged(self, entry: FileEntry, what: str) -> StoreCorrupt:
+        """The error for a file that is not what the layer was stored with."""
+        return StoreCorrupt(f"layer {self._diff_id}: file {os.fsdecode(entry.name)!r} {what}", hint=_MEND)
+
+    def _close_folders(self) -> None:
+        for handle in self._folders.values():
+            os.close(handle)
+        self._folders.clear()
+
+    def close(self) -> None:
+        """Close all directories."""
+        self._close_folders()
+        os.close(self._root_fd)
