@@ -188,7 +188,7 @@ class Attachment:
             poll.register(self.signals.fd, _IN)
         self._watch_input(poll)
         while True:
-            for fd, _ in poll.poll():
+            for fd, events in poll.poll():
                 if fd == self.reports.fd:
                     code = self._read_report()
                     if code is not None:
@@ -201,7 +201,10 @@ class Attachment:
                         os.write(self.control_fd, b"d")
                         return None
                 elif fd == self.input_fd:
-                    self._write_input(poll)
+                    if events & select.POLLERR and self.console_fd < 0:
+                        self._end_input(poll)
+                    else:
+                        self._write_input(poll)
 
     def _read_report(self) -> int | None:
         while True:
@@ -243,7 +246,8 @@ class Attachment:
                 self._pending = self._pending[os.write(self.input_fd, self._pending) :]
         except BlockingIOError:
             poll.register(self.input_fd, select.POLLOUT)
-            poll.register(self.stdin_fd, 0)
+            # Taken out and not only masked: the end of a pipe is reported whatever the mask.
+            _unregister(poll, self.stdin_fd)
             return
         except OSError:
             # The container closed its input, or ended.

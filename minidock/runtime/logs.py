@@ -206,12 +206,21 @@ def read_records(
         yield from join_records(records) if join else records
 
 
+# linux/inotify.h
+GROWS = 0x2
+# A directory in which a file comes, goes or is replaced, or which is itself moved or removed.
+CHANGES = 0x80 | 0x100 | 0x200 | 0x400 | 0x800
+
+
 class Growth:
-    """Waits until a file grows or a process ends, by inotify(7) and a pidfd."""
+    """Waits until a file grows, or a directory changes, or a process ends, by inotify(7) and a pidfd.
+
+    Shape: mask GROWS or CHANGES
+    """
 
     __slots__ = ("_poll", "fd", "pidfd")
 
-    def __init__(self, path: str, pidfd: int) -> None:
+    def __init__(self, path: str, pidfd: int, mask: int = GROWS) -> None:
         import ctypes
         import select
 
@@ -220,8 +229,11 @@ class Growth:
         self.pidfd = pidfd
         self.fd = declare("inotify_init1", ctypes.c_int)(os.O_CLOEXEC | os.O_NONBLOCK)
         add_watch = declare("inotify_add_watch", ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
-        in_modify = 0x2
-        add_watch(self.fd, os.fsencode(path), in_modify)
+        try:
+            add_watch(self.fd, os.fsencode(path), mask)
+        except OSError:
+            os.close(self.fd)
+            raise
         self._poll = select.poll()
         self._poll.register(self.fd, select.POLLIN)
         self._poll.register(pidfd, select.POLLIN)

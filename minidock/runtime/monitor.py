@@ -14,10 +14,9 @@ from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
 import os
-import select
-import time
 
 from minidock.errors import CommandError, MinidockError
+from minidock.runtime.carry import Carrier, Sink, Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,10 +25,6 @@ if TYPE_CHECKING:
     from minidock.runtime.launch import Launched
     from minidock.runtime.logs import StreamLog
 
-_CHUNK_BYTES = 64 << 10
-# How long output may stay open without a byte after the first process has ended (moby: 3 s as well).
-_DRAIN_MS = 3000
-_IN = select.POLLIN | select.POLLHUP | select.POLLERR
 _MAX_FD = 1 << 30
 
 
@@ -96,64 +91,15 @@ class Job:
         """The process has ended and its output has been carried."""
 
 
-class _Sink:
-    """One of the starter's descriptors, written without ever blocking the monitor."""
-
-    __slots__ = ("fd", "limit_bytes", "pending")
-
-    def __init__(self, fd: int) -> None:
-        # Opened anew, it is a non-blocking description of our own; flags set on the shared one would be the caller's.
-        self.limit_bytes = 1 << 20
-        self.pending = b""
-        try:
-            self.fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-            if _is_file(self.fd):
-                # A second description has a position of its own and would overwrite; keep the caller's.
-                os.close(self.fd)
-                self.fd = os.dup(fd)
-        except OSError:
-            self.fd = os.dup(fd)
-            self.limit_bytes = select.PIPE_BUF
-
-    def push(self) -> bool:
-        """Write what is pending as far as it goes; False once nobody reads any more."""
-        while self.pending:
-            try:
-                done = os.write(self.fd, self.pending[: self.limit_bytes])
-            except BlockingIOError:
-                return True
-            except OSError:
-                return False
-            self.pending = self.pending[done:]
-            if self.limit_bytes == select.PIPE_BUF:
-                return True
-        return True
-
-    def close(self) -> None:
-        """Give the descriptor back."""
-        os.close(self.fd)
-
-
-def _is_file(fd: int) -> bool:
-    return (os.fstat(fd).st_mode & 0o170000) == 0o100000
-
-
-class _Source:
-    """One of the container's output streams."""
-
-    __slots__ = ("fd", "log", "sink")
-
-    def __init__(self, fd: int, log: StreamLog | None, sink: _Sink | None) -> None:
-        self.fd = fd
-        self.log = log
-        self.sink = sink
-
-
 def fork_monitor(job: Job, streams: Streams) -> None:
     """Start the monitor; returns in the caller as soon as it exists."""
     child = os.fork()
     if child:
-        os.waitpid(child, 0)
+        try:
+            os.waitpid(child, 0)
+        except ChildProcessError:
+            # The calling program ignores SIGCHLD, and the kernel has reaped it.
+            return
         return
     try:
         os.setsid()
@@ -181,7 +127,7 @@ class _Monitor:
     def __init__(self, job: Job, streams: Streams) -> None:
         self.job = job
         self.streams = streams
-        self.sources: list[_Source] = []
+        self.sources: list[Source] = []
 
     def main(self) -> NoReturn:
         """Do the job and end."""
@@ -199,12 +145,14 @@ class _Monitor:
         self._let_go_of_caller()
         self.job.started(launched)
         self._report(f"started {launched.pid} {launched.start_time}")
-        self._copy_until_end(launched)
+        carrier = Carrier(
+            self.sources, self.streams.control_read, broken=lambda: self._report("broken-pipe"), left=self._starter_left
+        )
+        carrier.carry(launched.pidfd)
         exit_code = _exit_code(launched.pid)
-        for source in self.sources:
-            if source.sink is not None:
-                source.sink.close()
+        # Recorded before the last bytes are handed over: a reader that stands still must not keep it from others.
         self.job.ended(launched, exit_code)
+        carrier.flush()
         self._report(f"exit {exit_code}")
         os._exit(0)
 
@@ -267,7 +215,7 @@ class _Monitor:
 
     def _add_source(self, fd: int, name: str, target: int) -> None:
         os.set_blocking(fd, False)
-        self.sources.append(_Source(fd, self.job.stream_log(name), _Sink(target) if target >= 0 else None))
+        self.sources.append(Source(fd, self.job.stream_log(name), Sink(target) if target >= 0 else None))
 
     def _let_go_of_caller(self) -> None:
         """Keep nothing of what the caller had open, so that no pipe of his waits for this container's end."""
@@ -300,108 +248,14 @@ class _Monitor:
 
             restore(self.streams.terminal_fd, self.streams.terminal_attributes)
 
-    def _copy_until_end(self, launched: Launched) -> None:
-        """Carry output until the first process has ended and its streams are dry."""
-        poll = select.poll()
-        poll.register(launched.pidfd, select.POLLIN)
-        if self.streams.control_read >= 0:
-            poll.register(self.streams.control_read, _IN)
-        by_fd = {source.fd: source for source in self.sources}
-        by_sink = {source.sink.fd: source for source in self.sources if source.sink is not None}
-        for source in self.sources:
-            poll.register(source.fd, _IN)
-        ended = False
-        while by_fd or not ended:
-            waiting = any(source.sink and source.sink.pending for source in by_fd.values())
-            events = poll.poll(_DRAIN_MS if ended and not waiting else None)
-            if not events:
-                break
-            for fd, _ in events:
-                if fd == launched.pidfd:
-                    ended = True
-                    poll.unregister(fd)
-                elif fd == self.streams.control_read:
-                    poll.unregister(fd)
-                    self._starter_left(poll, by_fd, by_sink)
-                elif fd in by_sink:
-                    self._push(poll, by_sink[fd], by_fd, by_sink)
-                elif fd in by_fd:
-                    self._pull(poll, by_fd[fd], by_fd, by_sink)
-        for source in self.sources:
-            if source.log is not None:
-                source.log.finish()
-
-    def _pull(self, poll: select.poll, source: _Source, by_fd: dict[int, _Source], by_sink: dict[int, _Source]) -> None:
-        try:
-            data = os.read(source.fd, _CHUNK_BYTES)
-        except BlockingIOError:
-            return
-        except OSError:
-            # A console whose last user has gone says EIO.
-            data = b""
-        if not data:
-            poll.unregister(source.fd)
-            del by_fd[source.fd]
-            return
-        if source.log is not None:
-            source.log.feed(data, time.time_ns())
-        if source.sink is not None:
-            source.sink.pending = data
-            self._push(poll, source, by_fd, by_sink)
-
-    def _push(self, poll: select.poll, source: _Source, by_fd: dict[int, _Source], by_sink: dict[int, _Source]) -> None:
-        """Write to the starter; while it does not take more, nothing more is read from the container."""
-        sink = source.sink
-        if sink is None:
-            return
-        if not sink.push():
-            self._drop_sink(poll, source, by_fd, by_sink)
-            self._report("broken-pipe")
-        elif sink.pending:
-            _register(poll, sink.fd, select.POLLOUT)
-            _register(poll, source.fd, 0)
-        else:
-            _unregister(poll, sink.fd)
-            if source.fd in by_fd:
-                _register(poll, source.fd, _IN)
-
-    def _drop_sink(
-        self, poll: select.poll, source: _Source, by_fd: dict[int, _Source], by_sink: dict[int, _Source]
-    ) -> None:
-        if source.sink is not None:
-            _unregister(poll, source.sink.fd)
-            del by_sink[source.sink.fd]
-            source.sink.close()
-            source.sink = None
-        if source.fd in by_fd:
-            _register(poll, source.fd, _IN)
-
-    def _starter_left(self, poll: select.poll, by_fd: dict[int, _Source], by_sink: dict[int, _Source]) -> None:
-        streams = self.streams
-        try:
-            said_so = bool(os.read(streams.control_read, 1))
-        except OSError:
-            said_so = False
-        os.close(streams.control_read)
-        streams.control_read = -1
+    def _starter_left(self, said_so: bool) -> None:
+        """The starter detached and said so, or it died."""
         if not said_so:
             self._restore_terminal()
+        streams = self.streams
         if streams.stdin_write >= 0 and not streams.keeps_stdin:
             os.close(streams.stdin_write)
             streams.stdin_write = -1
-        for source in self.sources:
-            self._drop_sink(poll, source, by_fd, by_sink)
-
-
-def _register(poll: select.poll, fd: int, events: int) -> None:
-    poll.register(fd, events)
-
-
-def _unregister(poll: select.poll, fd: int) -> None:
-    try:
-        poll.unregister(fd)
-    except KeyError:
-        return
 
 
 def _send_descriptor(handover: Any, fd: int) -> None:
@@ -422,7 +276,7 @@ def _default_signals() -> None:
     _signal.set_wakeup_fd(-1)
     from minidock.runtime.signals import FORWARDED
 
-    for number in FORWARDED:
+    for number in (*FORWARDED, _signal.SIGCHLD):
         _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from minidock.errors import MinidockError
-from minidock.runtime.attach import open_process, wait_process
+from minidock.runtime.attach import open_process
 from minidock.store.containers import ContainerLock
 
 TYPE_CHECKING = False
@@ -49,9 +49,31 @@ def wait_for_monitor(container: Container) -> None:
     if state.pid and not state.is_process_alive() and state.is_monitor_alive():
         pidfd = open_process(state.monitor_pid, state.monitor_start_time)
         if pidfd >= 0:
-            wait_process(pidfd)
-            os.close(pidfd)
+            wait_recorded(container, pidfd)
         container.reload()
+
+
+def wait_recorded(container: Container, monitor_fd: int) -> None:
+    """Wait until a monitor has recorded its container's end, or has ended itself; closes the descriptor.
+
+    The monitor may live on for a reader of the container's last output, which nobody else should have to wait for.
+    Raises: NoSuchContainer when the monitor removed it
+    """
+    from minidock.runtime.logs import CHANGES, Growth
+
+    try:
+        watch = Growth(container.path, monitor_fd, CHANGES)
+    except OSError:
+        os.close(monitor_fd)
+        container.reload()
+        return
+    try:
+        while True:
+            container.reload()
+            if not container.state.pid or not watch.wait():
+                return
+    finally:
+        watch.close()
 
 
 def clean_up_after_kill(container: Container) -> None:

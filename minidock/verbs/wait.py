@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from minidock.errors import NoSuchContainer
-from minidock.runtime.attach import open_process, wait_process
+from minidock.runtime.attach import open_process
 from minidock.runtime.containerjob import exit_path
+from minidock.runtime.settle import wait_recorded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,9 +34,12 @@ class Ending:
     def wait(self) -> int:
         """Block until it has ended and that is recorded; the exit code."""
         if self._monitor_fd >= 0:
-            wait_process(self._monitor_fd)
-            os.close(self._monitor_fd)
-            self._monitor_fd = -1
+            monitor_fd, self._monitor_fd = self._monitor_fd, -1
+            try:
+                wait_recorded(self.container, monitor_fd)
+            except NoSuchContainer:
+                # A --rm container; the file that tells of its end is still open here.
+                pass
         if self._exit_fd >= 0:
             text = os.pread(self._exit_fd, 16, 0)
             os.close(self._exit_fd)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -136,6 +139,79 @@ def test_a_slow_reader_holds_the_container_back_and_loses_nothing(tool: Tool) ->
         data = process.stdout.read()
     assert data.count(b"\n") == 100_000
     assert data.endswith(b"100000\n")
+
+
+def spent_ticks(pid: int) -> int:
+    """Processor time of a process in clock ticks."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def test_waiting_for_a_slow_side_costs_no_processor_time(tool: Tool) -> None:
+    read_end, write_end = os.pipe()
+    command = ("run", "-i", "--name", "box", BOX, "sh", "-c", "seq 1 30000; sleep 100")
+    starter = tool.start(*command, stdin=subprocess.PIPE, stdout=write_end)
+    os.close(write_end)
+    assert starter.stdin is not None
+    # More than any pipe holds, so that starter and monitor both stand with something they cannot hand on.
+    feeder = threading.Thread(target=lambda: _feed(starter, bytes(300_000)), daemon=True)
+    feeder.start()
+    wait_until(lambda: "Up" in tool.good("ps"), "the container")
+    monitor = tool.record("box")["MonitorPid"]
+    wait_until(lambda: Path(f"/proc/{monitor}/syscall").read_text().split()[0] in ("7", "73"), "the monitor to wait")
+    before = spent_ticks(monitor), spent_ticks(starter.pid)
+    select.select([], [], [], 0.6)
+    # 60 ticks would be a full load.
+    assert spent_ticks(monitor) - before[0] < 20
+    assert spent_ticks(starter.pid) - before[1] < 20
+    # Nor does the reader that stands still keep the end from being recorded, or the container from being removed.
+    tool.good("rm", "-f", "box")
+    with os.fdopen(read_end, "rb") as reader:
+        seen = reader.read()
+    whole = b"".join(b"%d\n" % number for number in range(1, 30_001))
+    assert len(seen) > 64 << 10
+    assert whole.startswith(seen)
+    assert starter.wait(15) == 137
+    feeder.join(15)
+
+
+def _feed(process: subprocess.Popen[bytes], data: bytes) -> None:
+    assert process.stdin is not None
+    try:
+        process.stdin.write(data)
+        process.stdin.close()
+    except BrokenPipeError:
+        return
+
+
+def test_from_a_thread_of_a_program_that_ignores_sigchld(tool: Tool) -> None:
+    code = """
+import os, signal, sys, threading
+sys.path.append(sys.argv[1])
+from minidock.store.root import DataRoot
+from minidock.verbs.options import CreateOptions
+from minidock.verbs.run import run
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+def work():
+    with DataRoot.open() as root:
+        print(run(root, "busybox:test", ["sh", "-c", "exit 6"], CreateOptions(rm=True)).exit_code, flush=True)
+threads = [threading.Thread(target=work) for _ in range(3)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+    done = builders.run_command(
+        sys.executable, "-c", code, Path(__file__).resolve().parents[2], env=tool.environment, timeout=60
+    )
+    assert done.stdout == "6\n6\n6\n"
+
+
+def test_one_name_is_given_once(tool: Tool) -> None:
+    makers = [
+        tool.start("create", "--name", "box", BOX, "true", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(12)
+    ]
+    assert sorted(maker.wait(30) for maker in makers) == [0] + [1] * 11
+    assert len(tool.good("ps", "-aq").split()) == 1
 
 
 def test_closed_output_ends_the_command_and_not_the_container(tool: Tool) -> None:
