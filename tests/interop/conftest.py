@@ -1,4 +1,4 @@
-"""Fixtures for comparisons with Docker's engines: 20.10 on every push, the newer ones by `sh tests/bootstrap engines`."""
+"""Fixtures for comparisons with engines: 20.10 on every push, newer ones by `sh tests/bootstrap engines`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,15 @@ import pytest
 
 from tests.conftest import Engine, end_engines, missing
 from tests.interop.engines import RELEASES, NewEngine, Release, engine_of
+
+# One line for each comparison of many cases, shown at the end of the run.
+COMPARED: list[str] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how much was compared."""
+    for line in COMPARED:
+        terminalreporter.write_line(f"equal digests: {line}")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
