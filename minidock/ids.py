@@ -26,6 +26,10 @@ def is_hex64(text: str) -> bool:
     return len(text) == 64 and _HEX.issuperset(text)
 
 
+def _is_buildkit_id(text: str) -> bool:
+    return len(text) == 25 and text.isascii() and text.isalnum() and text.islower()
+
+
 class Digest(str):
     """A sha256 digest in the form `sha256:<64 lower-case hex digits>`.
 
@@ -71,14 +75,18 @@ class ImageID(Digest):
 
 
 class CacheID(str):
-    """The name of a directory below overlay2/: 64 hex digits, with `-init` for a container's init layer."""
+    """The name of a directory below overlay2/: 64 hex digits, with `-init` for a container's init layer.
+
+    BuildKit inside Docker's engine names those of the layers that it builds by 25 digits and letters.
+    Source: buildkit identity/randomid.go, NewID
+    """
 
     __slots__ = ()
 
     @classmethod
     def parse(cls, text: str) -> "CacheID":
         """Check text and return it as a cache_id; raises FormatError."""
-        if not isinstance(text, str) or not is_hex64(text.removesuffix("-init")):
+        if not isinstance(text, str) or not (is_hex64(text.removesuffix("-init")) or _is_buildkit_id(text)):
             raise FormatError(f"not an overlay2 directory name: {text!r}")
         return cls(text)
 

@@ -34,7 +34,7 @@ def container_spec(container: Container) -> ContainerSpec:
     Raises: UsageError for what is not supported yet; StoreCorrupt, BadConfig
     """
     config = container.config
-    layer = container.layer
+    layer = container.sound_layer()
     network = config.host_text("NetworkMode")
     if network not in ("none", "host"):
         raise UsageError(

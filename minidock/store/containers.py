@@ -53,7 +53,7 @@ class Container:
            creation, one line each
     """
 
-    __slots__ = ("_config", "_layer", "document", "id", "path", "root", "state", "warnings")
+    __slots__ = ("_config", "_is_sound", "_layer", "document", "id", "path", "root", "state", "warnings")
 
     def __init__(self, root: DataRoot, container_id: ContainerID, document: dict[str, Any]) -> None:
         self.root = root
@@ -62,6 +62,7 @@ class Container:
         self.document = document
         self._config: ContainerConfig | None = None
         self._layer: RWLayer | None = None
+        self._is_sound = False
         self.warnings: list[str] = []
         self.state = _read_state(self.path, document)
 
@@ -116,6 +117,16 @@ class Container:
         if self._layer is None:
             self._layer = overlay2.read_rw(self.root, self.id)
         return self._layer
+
+    def sound_layer(self) -> RWLayer:
+        """The rw layer to start from or to commit, once all that it stands on has been looked at.
+
+        Raises: StoreCorrupt, NoSuchLayer, NoSuchContainer, naming what is missing
+        """
+        if not self._is_sound:
+            overlay2.check_rw(self.root, self.layer)
+            self._is_sound = True
+        return self.layer
 
     @property
     def mount_id(self) -> str:
@@ -391,6 +402,8 @@ class ContainerStore:
             self._write_records(container_id, config, auto_remove=auto_remove)
         container = Container(root, container_id, document)
         container.warnings = warnings
+        # Just made from a stack that was looked at: to start it needs no second look.
+        container._layer, container._is_sound = layer, True
         return container
 
     def _write_records(self, container_id: ContainerID, config: ContainerConfig, *, auto_remove: bool) -> None:

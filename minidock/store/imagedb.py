@@ -245,7 +245,13 @@ class ImageStore:
             reference = parse_reference(text)
         except InvalidReference as error:
             raise InvalidReference(error.message, hint=error.hint) from None
-        image_id = self._root.references.get(reference)
+        damage: StoreCorrupt | None = None
+        image_id: ImageID | None = None
+        try:
+            image_id = self._root.references.get(reference)
+        except StoreCorrupt as error:
+            # An ID needs no names.
+            damage = error
         if image_id is not None and os.path.exists(f"{self.path}/{image_id.hex}"):
             return self.get(image_id)
         shown = reference.familiar
@@ -253,7 +259,7 @@ class ImageStore:
         if len(found) > 1:
             raise NoSuchImage(f"No such image: {shown}", hint=f"{len(found)} image IDs begin with {digits}")
         if not found:
-            raise NoSuchImage(f"No such image: {shown}")
+            raise damage or NoSuchImage(f"No such image: {shown}")
         return self._get_or(found[0], shown)
 
     def search(self, digits: str) -> list[ImageID]:

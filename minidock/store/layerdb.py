@@ -140,11 +140,39 @@ class LayerStore:
         return layers
 
     def links(self, chain_id: ChainID) -> list[LinkID]:
-        """The link_ids of a layer and all below it, top first, each checked to lead to a layer of this data root."""
-        cache_id = self.get(chain_id).cache_id
-        top = overlay2.read_link(self._root.overlay_path, cache_id)
-        overlay2.check_link(self._root.overlay_path, f"l/{top}")
-        return [top, *(LinkID(name[2:]) for name in overlay2.read_lowers(self._root.overlay_path, cache_id))]
+        """The link_ids of a layer and all below it, top first, after a check that the whole stack is there.
+
+        Whoever mounts, extends or exports a stack asks here first.
+        Raises: NoSuchLayer, StoreCorrupt, naming the part that is missing and what to do
+        """
+        return overlay2.check_stack(self._root.overlay_path, self.directories(chain_id))
+
+    def directories(self, chain_id: ChainID) -> list[str]:
+        """The cache_ids of a layer and all below it, top first, by the records alone.
+
+        Raises: NoSuchLayer, StoreCorrupt
+        """
+        top = self.get(chain_id)
+        found: list[str] = [top.cache_id]
+        below: str = top.parent or ""
+        while below:
+            if len(found) > overlay2.MAX_LOWERS:
+                raise StoreCorrupt(f"layer {chain_id} has no bottom: its parents form a circle")
+            where = f"{self.path}/{ChainID.parse(below).hex}"
+            try:
+                found.append(CacheID.parse(_read(where, "cache-id")))
+                below = _read(where, "parent", default="")
+                if below:
+                    ChainID.parse(below)
+            except FileNotFoundError:
+                if not os.path.isdir(where):
+                    raise NoSuchLayer(f"no such layer: {where}", hint=overlay2.MEND) from None
+                raise StoreCorrupt(f"{where}: cache-id is missing", hint=overlay2.MEND) from None
+            except FormatError as error:
+                raise StoreCorrupt(f"{where}: {error.message}", hint=overlay2.MEND) from None
+            except OSError as error:
+                raise SyscallError(f"read {error.filename}", error.errno or 5) from None
+        return found
 
     def diff_path(self, cache_id: CacheID) -> str:
         """The directory with a layer's content."""

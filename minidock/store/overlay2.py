@@ -18,7 +18,7 @@ import errno
 import os
 
 from minidock.errors import FormatError, MaxDepthExceeded, NoSuchContainer, StoreCorrupt, SyscallError
-from minidock.ids import CacheID, ChainID, ContainerID, LinkID, random_hex64
+from minidock.ids import LINK_ID_LENGTH, CacheID, ChainID, ContainerID, LinkID, random_hex64
 from minidock.store.transaction import (
     delete_tree,
     make_directory,
@@ -40,8 +40,11 @@ MAX_LOWERS = 128
 _MAX_LOWER_BYTES = MAX_LOWERS * 29
 
 
+MEND = "this layer cannot be used; remove what needs it with minidock rm and rmi, then load the image again"
+
+
 def _corrupt(path: str, reason: object) -> StoreCorrupt:
-    return StoreCorrupt(f"{path}: {reason}", hint="the data root is damaged; this layer cannot be used")
+    return StoreCorrupt(f"{path}: {reason}", hint=MEND)
 
 
 def read_link(overlay_path: str, cache_id: str) -> LinkID:
@@ -59,6 +62,13 @@ def read_lowers(overlay_path: str, cache_id: str) -> list[str]:
     Every name is checked to be one, and to lead to a layer of this very data root: the kernel will follow it.
     Raises: StoreCorrupt
     """
+    names = _names_below(overlay_path, cache_id)
+    for name in names:
+        check_link(overlay_path, name)
+    return names
+
+
+def _names_below(overlay_path: str, cache_id: str) -> list[str]:
     path = f"{overlay_path}/{CacheID.parse(cache_id)}/lower"
     try:
         text = read_small(path).decode("ascii", "replace").strip()
@@ -69,8 +79,6 @@ def read_lowers(overlay_path: str, cache_id: str) -> list[str]:
     names = text.split(":")
     if len(text) > _MAX_LOWER_BYTES:
         raise _corrupt(path, f"names {len(names)} layers")
-    for name in names:
-        check_link(overlay_path, name)
     return names
 
 
@@ -86,6 +94,46 @@ def check_link(overlay_path: str, name: str) -> CacheID:
         return CacheID.parse(target[3:-5])
     except (OSError, FormatError) as error:
         raise _corrupt(f"{overlay_path}/{name[:80]}", getattr(error, "strerror", None) or error) from None
+
+
+def check_stack(overlay_path: str, cache_ids: list[str]) -> list[LinkID]:
+    """The link_ids of directories that lie on each other, top first, after a look whether they still do.
+
+    Each must be there with its content and its short name, and name as many below as there are; the topmost, whose
+    list is what gets mounted, must name just these. Docker's engine mounts without a look, and what stands on a
+    directory that lost its list of lowers lacks everything below.
+    Raises: StoreCorrupt
+    """
+    top = read_link(overlay_path, cache_ids[0])
+    names = [f"l/{top}", *_names_below(overlay_path, cache_ids[0])]
+    if len(names) != len(cache_ids):
+        raise _corrupt(
+            f"{overlay_path}/{cache_ids[0]}/lower", f"names {len(names) - 1} layers, not {len(cache_ids) - 1}"
+        )
+    depth = len(cache_ids)
+    for name, cache_id in zip(names, cache_ids, strict=True):
+        path = f"{overlay_path}/{cache_id}"
+        depth -= 1
+        if (found := check_link(overlay_path, name)) != cache_id:
+            raise _corrupt(path, f"{name}, which should lead here, leads to {found}")
+        _check_files(path, depth)
+    return [LinkID(name[2:]) for name in names]
+
+
+def _check_files(path: str, depth: int) -> None:
+    """A directory's parts by their kinds and sizes alone; depth: how many lie below it."""
+    try:
+        part = "diff"
+        if os.lstat(f"{path}/diff").st_mode & 0o170000 != 0o040000:
+            raise _corrupt(f"{path}/diff", "not a directory")
+        part = "link"
+        if os.lstat(f"{path}/link").st_size < LINK_ID_LENGTH:
+            raise _corrupt(f"{path}/link", "empty or cut")
+        part = "lower"
+        if depth and os.lstat(f"{path}/lower").st_size < depth * 29 - 1:
+            raise _corrupt(f"{path}/lower", f"does not name the {depth} layers below")
+    except OSError as error:
+        raise _corrupt(f"{path}/{part}", error.strerror) from None
 
 
 def prepare_directory(path: str, link_id: LinkID) -> None:
@@ -195,9 +243,11 @@ def create_rw(root: DataRoot, stage: Stage, container_id: ContainerID, chain_id:
     mount_id = CacheID(random_hex64())
     init_id = CacheID(mount_id + "-init")
     with root.lock(shared=True):
-        image_lowers = [f"l/{link_id}" for link_id in root.layers.links(chain_id)] if chain_id else []
+        image_lowers: list[str] = []
         if chain_id:
-            commit_directory(f"{root.overlay_path}/{root.layers.get(chain_id).cache_id}")
+            cache_ids = root.layers.directories(chain_id)
+            image_lowers = [f"l/{link_id}" for link_id in check_stack(root.overlay_path, cache_ids)]
+            commit_directory(f"{root.overlay_path}/{cache_ids[0]}")
         stage.mark("container", f"{container_id}.{mount_id}")
         lowers = image_lowers
         for cache_id in (init_id, mount_id):
@@ -239,6 +289,16 @@ def read_rw(root: DataRoot, container_id: str) -> RWLayer:
     lowers = read_lowers(root.overlay_path, mount_id)
     init_diff = f"{root.overlay_path}/{init_id}/diff" if init_id else ""
     return RWLayer(ContainerID(container_id), mount_id, CacheID(init_id), chain_id, lowers, init_diff)
+
+
+def check_rw(root: DataRoot, layer: RWLayer) -> None:
+    """Make sure that a container still stands on all of its layers; raises StoreCorrupt, naming what is missing."""
+    cache_ids: list[str] = [layer.mount_id]
+    if layer.init_id:
+        cache_ids.append(layer.init_id)
+    if layer.chain_id:
+        cache_ids += root.layers.directories(layer.chain_id)
+    check_stack(root.overlay_path, cache_ids)
 
 
 def _optional(path: str) -> str:

@@ -66,6 +66,13 @@ class ReferenceStore:
                     found[name] = ImageID(value)
         return found
 
+    def readable(self) -> dict[str, ImageID]:
+        """As `all`, but none of a damaged file: for listing, where the images are still to be seen without names."""
+        try:
+            return self.all()
+        except StoreCorrupt:
+            return {}
+
     def get(self, reference: Reference | str) -> ImageID | None:
         """The image a reference points to, or None; raises StoreCorrupt, InvalidReference."""
         parsed = _parsed(reference)
@@ -126,7 +133,12 @@ class ReferenceStore:
 
     def of_image(self, image_id: ImageID) -> list[str]:
         """The familiar references of an image, in docker's order: by their spelling with the domain."""
-        return sorted((name for name, value in self.all().items() if value == image_id), key=canonical_key)
+        return names_of(image_id, self.all())
+
+
+def names_of(image_id: ImageID, references: dict[str, ImageID]) -> list[str]:
+    """Those of the references that point to an image, in docker's order."""
+    return sorted((name for name, value in references.items() if value == image_id), key=canonical_key)
 
 
 def canonical_key(familiar: str) -> str:

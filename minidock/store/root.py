@@ -206,6 +206,12 @@ class DataRoot:
 
         return {ImageID(container.image_id) for container in self.containers.all()}
 
+    def faults(self) -> list[str]:
+        """What is wrong with this data root, one line a fault; see survey.py. Nothing is changed."""
+        from minidock.store.survey import find_faults
+
+        return find_faults(self)
+
     def lock(self, shared: bool = False) -> Lock:
         """Hold the root's lock: exclusive to change it, shared to keep what is there from being removed.
 

@@ -6,7 +6,7 @@ import os
 import time
 
 from minidock.constants import EMPTY_TAR_DIFF_ID, MAX_LAYERS
-from minidock.errors import Conflict, MaxDepthExceeded, StoreError, UsageError
+from minidock.errors import Conflict, MaxDepthExceeded, StoreCorrupt, StoreError, UsageError
 from minidock.formats.gojson import format_time, parse_time
 from minidock.formats.imageconfig import encode_config
 from minidock.formats.runconfig import RunConfig, order_run_config
@@ -104,6 +104,9 @@ def commit(
         raise Conflict(f"You cannot commit container {source.id} which is Dead")
     parent = root.images.get(ImageID.parse(source.image_id)) if source.image_id else None
     configs = _new_configs(source, changes)
+    chain_id = source.sound_layer().chain_id
+    if parent is not None and chain_id != (parent.chain_id or ""):
+        raise StoreCorrupt(f"container {source.id.short} does not stand on the layers of its image")
     if parent is not None and len(parent.config.diff_ids) >= MAX_LAYERS:
         raise MaxDepthExceeded(f"max depth exceeded: an image has at most {MAX_LAYERS} layers")
     with root.stage() as stage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from minidock.constants import ZERO_TIME_NS
 from minidock.errors import BadConfig, MinidockError
 from minidock.ids import ImageID, chain_ids_of
+from minidock.store.references import names_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,11 +58,12 @@ def history(root: DataRoot, image: str) -> list[HistoryRow]:
         rows.append(row)
     rows.reverse()
     image_id: ImageID | None = found.image_id
+    references = root.references.readable()
     for row in rows:
         if image_id is None:
             break
         row.image_id = image_id
-        row.tags = [name for name in root.references.of_image(image_id) if "@" not in name]
+        row.tags = [name for name in names_of(image_id, references) if "@" not in name]
         image_id = root.images.parent(image_id)
         if image_id is not None:
             try:

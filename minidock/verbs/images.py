@@ -62,7 +62,7 @@ def list_images(
     """
     wanted = _Filters(root, filters, reference)
     names: dict[ImageID, list[str]] = {}
-    for name, image_id in root.references.all().items():
+    for name, image_id in root.references.readable().items():
         names.setdefault(image_id, []).append(name)
     sizes = _Sizes(root)
     parents: set[ImageID] | None = None

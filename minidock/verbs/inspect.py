@@ -5,7 +5,16 @@ from __future__ import annotations
 import os
 
 from minidock.constants import DRIVER, ZERO_TIME_NS
-from minidock.errors import InvalidReference, MinidockError, NoSuchContainer, NoSuchImage, NotFound, UsageError
+from minidock.errors import (
+    FormatError,
+    InvalidReference,
+    MinidockError,
+    NoSuchContainer,
+    NoSuchImage,
+    NotFound,
+    StoreCorrupt,
+    UsageError,
+)
 from minidock.formats.gojson import format_time, parse_time
 
 TYPE_CHECKING = False
@@ -34,7 +43,7 @@ def inspect(
     for name in names:
         try:
             found.append(_inspect_one(root, name, type))
-        except (NotFound, InvalidReference) as error:
+        except (NotFound, InvalidReference, FormatError, StoreCorrupt) as error:
             failures.append(error)
     if failures:
         for further in failures[1:]:
@@ -70,11 +79,12 @@ def inspect_image(root: DataRoot, name: str) -> dict[str, Any]:
     """
     # Imported here: a container's inspection, the more frequent one, needs none of it.
     from minidock.formats.imageconfig import order_run_config
+    from minidock.store.references import names_of
 
     image = root.images.resolve(name)
     config = image.config
     document = config.document
-    references = root.references.of_image(image.image_id)
+    references = names_of(image.image_id, root.references.readable())
     history = config.history
     layers = root.layers.stack(image.chain_id) if image.chain_id else []
     size_bytes = sum(layer.size_bytes for layer in layers)
@@ -110,14 +120,15 @@ def inspect_image(root: DataRoot, name: str) -> dict[str, Any]:
     return answer
 
 
-def _graph_data(root: DataRoot, cache_id: CacheID) -> dict[str, str]:
+def _graph_data(root: DataRoot, cache_id: CacheID) -> dict[str, str] | None:
     from minidock.store import overlay2
 
     where = f"{root.overlay_path}/{cache_id}"
-    lowers = [
-        os.path.normpath(f"{root.overlay_path}/l/{os.readlink(f'{root.overlay_path}/{name}')}")
-        for name in overlay2.read_lowers(root.overlay_path, cache_id)
-    ]
+    try:
+        names = overlay2.read_lowers(root.overlay_path, cache_id)
+    except StoreCorrupt:
+        return None
+    lowers = [os.path.normpath(f"{root.overlay_path}/l/{os.readlink(f'{root.overlay_path}/{name}')}") for name in names]
     data = {"LowerDir": ":".join(lowers)} if lowers else {}
     return {**data, "MergedDir": f"{where}/merged", "UpperDir": f"{where}/diff", "WorkDir": f"{where}/work"}
 

@@ -202,7 +202,7 @@ class _ImageNames:
         if not image_id or name == image_id or image_id.removeprefix("sha256:").startswith(name):
             return name
         if self.references is None:
-            self.references = dict(self.root.references.all())
+            self.references = dict(self.root.references.readable())
         for candidate in (name, f"{name}:latest"):
             if candidate in self.references:
                 return name if self.references[candidate] == image_id else image_id

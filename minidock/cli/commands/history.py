@@ -6,7 +6,7 @@ import time
 
 from minidock.cli.format import write_listing
 from minidock.cli.output import short_id, shorten, write
-from minidock.cli.session import open_root
+from minidock.cli.session import Reading
 from minidock.cli.times import ago, human_size, local_rfc3339
 
 TYPE_CHECKING = False
@@ -23,7 +23,7 @@ def handle(options: dict[str, Any]) -> int:
     """Show an image's history."""
     from minidock.verbs.history import history
 
-    with open_root(options, write=False) as root:
+    with Reading(options) as root:
         found = history(root, options["image"])
     full = options["no_trunc"]
     if options["quiet"] and not options["format"]:

@@ -6,7 +6,7 @@ import time
 
 from minidock.cli.format import write_listing
 from minidock.cli.output import short_id, write
-from minidock.cli.session import open_root
+from minidock.cli.session import Reading
 from minidock.cli.times import ago, human_size, local_time
 
 TYPE_CHECKING = False
@@ -39,7 +39,7 @@ def handle(options: dict[str, Any]) -> int:
     """List images."""
     from minidock.verbs.images import list_images
 
-    with open_root(options, write=False) as root:
+    with Reading(options) as root:
         found = list_images(
             root,
             all=options["all"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minidock.cli.output import write_error, write_line
 from minidock.cli.report import write_document
-from minidock.cli.session import open_root
+from minidock.cli.session import Reading
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ def handle(options: dict[str, Any]) -> int:
     """Show facts about the data root and the machine."""
     from minidock.verbs.info import info
 
-    with open_root(options, write=False) as root:
+    with Reading(options) as root:
         facts = info(root)
     if options["format"]:
         write_document(facts, options["format"])

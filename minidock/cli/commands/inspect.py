@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from minidock.cli.failures import report
 from minidock.cli.report import write_documents
-from minidock.cli.session import open_root
-from minidock.errors import InvalidReference, MinidockError, NotFound
+from minidock.cli.session import Reading
+from minidock.errors import FormatError, InvalidReference, MinidockError, NotFound, StoreCorrupt
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ def handle(options: dict[str, Any]) -> int:
         return _BAD_TEMPLATE_STATUS
     found: list[dict[str, Any]] = []
     failure: MinidockError | None = None
-    with open_root(options, write=False) as root:
+    with Reading(options) as root:
         try:
             inspect(root, options["names"], type=options["type"] or None, found=found)
-        except (NotFound, InvalidReference) as error:
+        except (NotFound, InvalidReference, FormatError, StoreCorrupt) as error:
             failure = error
         if options.get("size"):
             _add_sizes(root, found)

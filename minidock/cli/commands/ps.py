@@ -6,7 +6,7 @@ import time
 
 from minidock.cli.format import write_listing
 from minidock.cli.output import quote, short_id, shorten, write
-from minidock.cli.session import open_root
+from minidock.cli.session import Reading
 from minidock.cli.times import ago, human_size, local_time
 
 TYPE_CHECKING = False
@@ -47,7 +47,7 @@ def handle(options: dict[str, Any]) -> int:
     template = options["format"]
     # docker sums up sizes, which walks the layers, only for those who will see them
     size = options["size"] or bool(template and (".Size" in template or "json" in template))
-    with open_root(options, write=False) as root:
+    with Reading(options) as root:
         found = ps(
             root,
             all=options["all"],
