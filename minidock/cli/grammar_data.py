@@ -76,6 +76,17 @@ COMMANDS: dict[str, Spec] = {
         ),
         (("container", 1, False), ("command", 1, True)),
     ),
+    "export": (
+        "export",
+        (),
+        True,
+        (
+            (("--output", "-o"), "output", "text", None),
+            (("--engine",), "engine", "text", None),
+            (("--explain",), "explain", "flag", False),
+        ),
+        (("container", 1, False),),
+    ),
     "history": (
         "history",
         (),
@@ -101,6 +112,18 @@ COMMANDS: dict[str, Spec] = {
             (("--quiet", "-q"), "quiet", "flag", False),
         ),
         (("reference", 0, False),),
+    ),
+    "import": (
+        "import_",
+        (),
+        True,
+        (
+            (("--change", "-c"), "change", "list", None),
+            (("--message", "-m"), "message", "text", None),
+            (("--platform",), "platform", "text", None),
+            (("--explain",), "explain", "flag", False),
+        ),
+        (("archive", 1, False), ("reference", 0, False)),
     ),
     "info": ("info", (), True, ((("--format", "-f"), "format", "text", None),), ()),
     "inspect": (
@@ -224,6 +247,18 @@ COMMANDS: dict[str, Spec] = {
         ),
         (("image", 1, False), ("command", 0, True)),
     ),
+    "save": (
+        "save",
+        (),
+        True,
+        (
+            (("--output", "-o"), "output", "text", None),
+            (("--format",), "format", "text", "docker"),
+            (("--platform",), "platform", "text", None),
+            (("--explain",), "explain", "flag", False),
+        ),
+        (("images", 1, True),),
+    ),
     "start": (
         "start",
         (),
@@ -265,6 +300,7 @@ ALIASES: dict[str, str] = {
     "container create": "create",
     "container diff": "diff",
     "container exec": "exec",
+    "container export": "export",
     "container kill": "kill",
     "container list": "ps",
     "container logs": "logs",
@@ -277,12 +313,14 @@ ALIASES: dict[str, str] = {
     "container stop": "stop",
     "container wait": "wait",
     "image history": "history",
+    "image import": "import",
     "image list": "images",
     "image load": "load",
     "image ls": "images",
     "image pull-tar": "pull-tar",
     "image remove": "rmi",
     "image rm": "rmi",
+    "image save": "save",
     "image tag": "tag",
     "system info": "info",
 }

@@ -279,6 +279,21 @@ def commit(
     """Make an image out of a container's changes."""
 
 
+@declare("export", (app, "export"), (container, "export"))
+def export(
+    container: One,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file instead of standard output")
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option("--engine", metavar="VERSION", help="Write the tar as this version of docker's engine does"),
+    ] = None,
+    explain: Explain = False,
+) -> None:
+    """Write a container's whole file system into a tar."""
+
+
 @declare("inspect", (container, "inspect"), type="container")
 def container_inspect(
     names: Many,

@@ -60,6 +60,40 @@ def load(
     """Load images from an archive that `docker save` or `podman save` made."""
 
 
+@declare("save", (app, "save"), (image, "save"))
+def save(
+    images: Annotated[list[str], typer.Argument(metavar="IMAGE [IMAGE...]", show_default=False)],
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="FILE", help="Write to a file instead of standard output")
+    ] = None,
+    format: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="'docker' for every engine, or 'oci' for an OCI layout")
+    ] = "docker",
+    platform: Annotated[
+        str | None, typer.Option("--platform", metavar="OS/ARCH", help="What the images must be made for")
+    ] = None,
+    explain: Explain = False,
+) -> None:
+    """Write images into an archive that `load` and other engines read."""
+
+
+@declare("import_", (app, "import"), (image, "import"))
+def import_(
+    archive: Annotated[str, typer.Argument(metavar="FILE|-", show_default=False)],
+    reference: Annotated[str | None, typer.Argument(metavar="[REPOSITORY[:TAG]]", show_default=False)] = None,
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--change", "-c", metavar="INSTRUCTION", help="Apply a Dockerfile instruction (repeatable)"),
+    ] = None,
+    message: Annotated[str | None, typer.Option("--message", "-m", metavar="TEXT", help="Commit message")] = None,
+    platform: Annotated[
+        str | None, typer.Option("--platform", metavar="OS/ARCH", help="What the image shall be made for")
+    ] = None,
+    explain: Explain = False,
+) -> None:
+    """Make an image of a root file system's tar, such as `export` writes."""
+
+
 @declare("images", (app, "images"), (image, "ls"), (image, "list"))
 def images(
     reference: Annotated[str | None, typer.Argument(metavar="[REPOSITORY[:TAG]]", show_default=False)] = None,

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from minidock.trace import Progress
 
-__all__ = ["Archive", "ArchivedImage", "LayerBlob", "open_archive"]
+__all__ = ["Archive", "ArchivedImage", "LayerBlob", "open_archive", "open_rootfs"]
 
 _HEAD_BYTES = 4096
 _COPY_BYTES = 1 << 20
@@ -84,13 +84,8 @@ def open_archive(
     """
     wanted = parse_platform(platform) if platform else None
     reference = parse_tag(name) if name else None
-    what = source if isinstance(source, str) and source != "-" else "standard input"
-    try:
-        members, spooled_bytes = _open_members(source, what, spool_dir, progress)
-    except OSError as error:
-        raise error if isinstance(error, SyscallError) else SyscallError(f"read {what}", error.errno or 5) from None
-    archive = Archive(members, what)
-    archive.spooled_bytes = spooled_bytes
+    archive = _open(source, spool_dir, progress)
+    what = archive.what
     try:
         _read_images(archive, wanted)
         if reference is not None and len(archive.images) > 1:
@@ -103,8 +98,35 @@ def open_archive(
             if reference is not None:
                 image.references = [reference]
     except BaseException:
-        members.close()
+        archive.members.close()
         raise
+    return archive
+
+
+def open_rootfs(source: str | int, *, spool_dir: str, progress: Progress | None = None) -> Archive:
+    """Open any tar as the tree of a root, whatever is in it: `rootfs` of the result is always set.
+
+    Shape:   source and spool_dir as open_archive has them
+    Returns: an Archive; the caller owns it and must leave it
+    Raises:  BadArchive, NotFound, UsageError, SyscallError
+    """
+    archive = _open(source, spool_dir, progress)
+    members = archive.members
+    if isinstance(members, DirectoryMembers):
+        members.close()
+        raise BadArchive(f"{archive.what} is a directory and not a tar")
+    archive.rootfs = _rootfs_blob(members)
+    return archive
+
+
+def _open(source: str | int, spool_dir: str, progress: Progress | None) -> Archive:
+    what = source if isinstance(source, str) and source != "-" else "standard input"
+    try:
+        members, spooled_bytes = _open_members(source, what, spool_dir, progress)
+    except OSError as error:
+        raise error if isinstance(error, SyscallError) else SyscallError(f"read {what}", error.errno or 5) from None
+    archive = Archive(members, what)
+    archive.spooled_bytes = spooled_bytes
     return archive
 
 
@@ -141,6 +163,10 @@ def _rootfs_of(archive: Archive) -> LayerBlob:
         )
     if b"oci-layout" in names or any(name.startswith(b"blobs/sha256/") for name in names):
         raise BadManifest(f"{what}: an image layout without index.json")
+    return _rootfs_blob(members)
+
+
+def _rootfs_blob(members: TarMembers) -> LayerBlob:
     return LayerBlob(
         members.fd, members.offset, members.length_bytes, compression="none", blob_digest=None, key="rootfs"
     )

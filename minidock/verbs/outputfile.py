@@ -30,13 +30,12 @@ class OutputFile:
     def __enter__(self) -> OutputFile:
         if isinstance(self._target, int):
             if os.isatty(self._target):
-                raise UsageError(f"cowardly refusing to {self._verb} to a terminal. Use the -o flag or redirect")
+                raise UsageError(f"cowardly refusing to save to a terminal. Use the -o flag or redirect")
             self.fd = self._target
             return self
         self._check(self._target)
-        folder, _, name = self._target.rpartition("/")
-        folder = folder or ("/" if self._target.startswith("/") else ".")
-        self._temporary = f"{folder}/.{name[:100]}.{os.urandom(6).hex()}"
+        folder = os.path.dirname(self._target) or "."
+        self._temporary = f"{folder}/.minidock-{os.urandom(8).hex()}"
         try:
             self.fd = self._open(folder)
         except OSError as error:

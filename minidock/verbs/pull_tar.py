@@ -11,10 +11,7 @@ from __future__ import annotations
 
 from minidock.errors import DigestMismatch
 from minidock.formats.archive import open_archive
-from minidock.formats.imageconfig import encode_config
 from minidock.formats.layercheck import check_layers
-from minidock.formats.platform import host_platform, parse_platform
-from minidock.formats.reference import parse_tag
 from minidock.ids import chain_ids_of
 from minidock.store.unpack import UnpackJob, unpack_layers
 
@@ -28,8 +25,7 @@ if TYPE_CHECKING:
     from minidock.store.transaction import Stage
     from minidock.store.unpack import UnpackedLayer
     from minidock.trace import Progress
-
-_IMPORT_COMMENT = "Imported from -"
+    from minidock.verbs.import_ import ImportedImage
 
 
 class LoadedImage:
@@ -74,7 +70,10 @@ def pull_tar(
             root.tell("write", f"{stage.path}: {archive.spooled_bytes} bytes spooled into a file without a name")
         root.tell("read", f"{archive.what}: {archive.kind}")
         if archive.rootfs is not None:
-            return [_import_rootfs(root, stage, archive.rootfs, name, platform, progress)]
+            from minidock.verbs.import_ import make_image
+
+            made = make_image(root, stage, archive.rootfs, name, platform=platform, progress=progress)
+            return [_loaded(made)]
         return _Loader(root, stage, archive, progress).load()
 
 
@@ -187,55 +186,11 @@ def _set_references(root: DataRoot, loaded: list[LoadedImage]) -> None:
             image.moved_tags.append((reference.familiar, old))
 
 
-def _import_rootfs(
-    root: DataRoot,
-    stage: Stage,
-    blob: LayerBlob,
-    name: str | None,
-    platform: str | None,
-    progress: Progress | None,
-) -> LoadedImage:
-    """Make a one-layer image of a root's tree, as docker import does."""
-    if progress is not None:
-        progress(blob.key, "Waiting", 0, blob.length_bytes)
-    staged = root.layers.stage_layer(stage)
-    try:
-        job = UnpackJob(blob.key, blob, staged.diff_fd, staged.tar_split_fd, None)
-        (unpacked,) = unpack_layers([job], progress=progress, trace=root.trace)
-    finally:
-        staged.close()
-    raw = _import_config(unpacked.diff_id, platform)
-    with root.lock():
-        chain_id = chain_ids_of([unpacked.diff_id])[0]
-        is_new = not root.layers.has(chain_id)
-        root.layers.publish(staged, None, unpacked.diff_id, unpacked.size_bytes)
-        loaded = LoadedImage(root.images.add(raw), [parse_tag(name)] if name else [])
-        _set_references(root, [loaded])
-    (loaded.new_layers if is_new else loaded.known_layers).append(chain_id)
-    loaded.warnings = list(unpacked.warnings)
-    if progress is not None:
-        progress(blob.key, "Pull complete", blob.length_bytes, blob.length_bytes)
+def _loaded(made: ImportedImage) -> LoadedImage:
+    """An imported tree in the words of this verb."""
+    loaded = LoadedImage(made.image_id, [made.reference] if made.reference else [])
+    (loaded.new_layers if made.is_new else loaded.known_layers).append(made.chain_id)
+    loaded.warnings = made.warnings
+    if made.reference and made.moved_from not in (None, made.image_id):
+        loaded.moved_tags.append((made.reference.familiar, made.moved_from))
     return loaded
-
-
-def _import_config(diff_id: DiffID, platform: str | None) -> bytes:
-    """The config that docker import would write, which says `-` for a file too. Source: shared format notes §6.2"""
-    import time
-
-    from minidock.formats.gojson import format_time
-
-    made_for = parse_platform(platform) if platform else host_platform()
-    created = format_time(time.time_ns())
-    document: dict[str, object] = {
-        "architecture": made_for.architecture,
-        "comment": _IMPORT_COMMENT,
-        "config": {},
-        "container_config": {},
-        "created": created,
-        "history": [{"created": created, "comment": _IMPORT_COMMENT}],
-        "os": made_for.os,
-        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
-    }
-    if made_for.variant:
-        document["variant"] = made_for.variant
-    return encode_config(document)

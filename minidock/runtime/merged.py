@@ -1,0 +1,119 @@
+"""A container's whole file system as one directory descriptor, and no mount anywhere that outlives it.
+
+A process of its own makes or finds the mount in a mount namespace of its own; this process opens the directory
+through /proc and the other ends. What is left is a mount that belongs to no namespace and goes with the descriptor.
+
+    running   a copy of the container's root mount alone: what is mounted on top of it is not part of its layers
+    stopped   its layers as a read-only overlay, so that nothing has to be prepared or cleaned up
+
+Source: open_tree(2), OPEN_TREE_CLONE; setns(2); kernel Documentation/filesystems/overlayfs.rst, "Multiple lower layers"
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from minidock.errors import SyscallError
+from minidock.linux.mount import MS_PRIVATE, MS_REC, clone_tree, mount
+from minidock.linux.namespaces import CLONE_NEWNS, set_namespaces, unshare
+from minidock.store.overlay2 import OverlayMount
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from minidock.trace import Trace
+
+_FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def open_layers(overlay_path: str, layers: Sequence[str], *, trace: Trace | None = None) -> int:
+    """Open the tree that layers make together, for reading.
+
+    Shape:   layers: `l/<link_id>`, topmost first, two at least
+    Returns: a descriptor of the root directory; the caller owns it
+    Raises:  SyscallError, MaxDepthExceeded
+    """
+    overlay = OverlayMount(overlay_path, list(layers), "", f"{overlay_path}/l")
+    if trace:
+        trace("mount", f"unshare --mount sh -c {overlay.describe()!r}")
+
+    def act() -> int:
+        unshare(CLONE_NEWNS)
+        mount(None, b"/", None, MS_REC | MS_PRIVATE)
+        overlay.execute()
+        return os.open(overlay.target, _FOLDER_FLAGS)
+
+    return _open_in_child(act)
+
+
+def open_root_of(pidfd: int) -> int:
+    """Open the root of a process, without what is mounted on top of it.
+
+    Returns: a descriptor of the root directory; the caller owns it
+    Raises:  SyscallError, ESRCH when the process is gone
+    """
+
+    def act() -> int:
+        set_namespaces(pidfd, CLONE_NEWNS)
+        return clone_tree(b"/", recursive=False)
+
+    return _open_in_child(act)
+
+
+def open_mounted(path: str) -> int:
+    """Open what is mounted at path in this mount namespace, without what is mounted on top of it.
+
+    Returns: a descriptor of the root directory; the caller owns it
+    Raises:  SyscallError
+    """
+    handle = clone_tree(os.fsencode(path), recursive=False)
+    try:
+        return os.open(".", _FOLDER_FLAGS, dir_fd=handle)
+    except OSError as error:
+        raise SyscallError(f"open({path!r})", error.errno or 5) from None
+    finally:
+        os.close(handle)
+
+
+def _open_in_child(act: Callable[[], int]) -> int:
+    """Have a child get a directory's descriptor, and open the same directory here."""
+    answer, tell = os.pipe2(os.O_CLOEXEC)
+    wait, let_go = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if not pid:
+        os.close(let_go)
+        _serve(act, tell, wait)
+    os.close(tell)
+    os.close(wait)
+    try:
+        words = os.read(answer, 4096).decode("utf-8", "surrogateescape").split("\0")
+        if len(words) == 2:
+            raise SyscallError(words[0], int(words[1]))
+        if not words[0].isdecimal():
+            raise SyscallError("open a container's root", errno.ECHILD)
+        return os.open(f"/proc/{pid}/fd/{words[0]}", _FOLDER_FLAGS)
+    except OSError as error:
+        if isinstance(error, SyscallError):
+            raise
+        raise SyscallError("open a container's root", error.errno or 5) from None
+    finally:
+        os.close(answer)
+        os.close(let_go)
+        os.waitpid(pid, 0)
+
+
+def _serve(act: Callable[[], int], tell: int, wait: int) -> None:
+    """The child's life: get the descriptor, name it or the error, and keep it until the parent has it."""
+    try:
+        try:
+            answer = str(act())
+        except SyscallError as error:
+            answer = f"{error.call[:3000]}\0{error.errno}"
+        except OSError as error:
+            answer = f"open\0{error.errno or 5}"
+        os.write(tell, answer.encode("utf-8", "surrogateescape"))
+        os.read(wait, 1)
+    finally:
+        os._exit(0)
