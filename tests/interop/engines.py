@@ -19,9 +19,10 @@ from tests.conftest import Engine, missing
 from tests.real_images import CACHE
 
 MIRROR = os.environ.get("MINIDOCK_TEST_MIRROR", "http://deb.debian.org/debian")
-PACKAGES = "docker.io,docker-cli,containerd,runc"
+PACKAGES = "docker.io,docker-cli,containerd,runc,mount"
 
-# Become the suite's tree, with the host's devices, and then dockerd: one process from beginning to end.
+# Become the suite's tree, with the host's devices, and then dockerd: one process from beginning to end. Not by chroot,
+# which containers would leave again: who enters a mount namespace stands at its root.
 ENTER = """set -e
 tree=$1; shift
 mount --bind "$tree" "$tree"
@@ -29,7 +30,9 @@ cd "$tree"
 for place in dev sys proc; do mount --rbind "/$place" "$place"; done
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs tmpfs tmp
-exec chroot . "$@"
+pivot_root . mnt
+/usr/bin/umount -l /mnt
+exec "$@"
 """
 
 
@@ -81,7 +84,7 @@ def _make_tree(release: Release, part: Path) -> None:
     for name in ("bin", "sbin", "lib", "lib64"):
         if not os.path.lexists(part / name):
             (part / name).symlink_to(f"usr/{name}")
-    for name in ("dev", "sys", "proc", "run", "tmp", "etc/docker"):
+    for name in ("dev", "sys", "proc", "run", "tmp", "mnt", "etc/docker"):
         (part / name).mkdir(parents=True, exist_ok=True)
     version = builders.run_command("chroot", part, "dockerd", "--version").stdout
     if f" {release.label}." not in version:
