@@ -14,7 +14,7 @@ import stat
 
 from minidock.errors import StoreError, SyscallError
 from minidock.formats.tarwriter import END_OF_ARCHIVE, LayerHeaders
-from minidock.store.changes import HostNames
+from minidock.linux.paths import read_in_root
 from minidock.store.upper import CAPABILITY_XATTR, walk_upper
 
 TYPE_CHECKING = False
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from minidock.store.upper import UpperEntry
 
 _MAX_WARNINGS = 100
+_MAX_NAMES_BYTES = 4 << 20
 # What opening a name gives when another file has taken its place.
 _CHANGED = (errno.ENOENT, errno.ELOOP, errno.ENXIO, errno.ENOTDIR)
 
@@ -43,7 +44,35 @@ def write_tree(tree_fd: int, output: TarOutput, *, dialect: str = "c") -> Writte
     Shape:  tree_fd: the tree's root, which is no entry itself; dialect: which engine's headers, see tarwriter
     Raises: SyscallError, StoreError for a path too long for any engine
     """
-    return _TreeWriter(output, dialect).write(tree_fd)
+    names = _TreeNames(tree_fd) if dialect == "a" else None
+    return _TreeWriter(output, LayerHeaders(dialect, names)).write(tree_fd)
+
+
+class _TreeNames:
+    """Owner names by the tree's own passwd and group: these engines export from inside the container's root."""
+
+    __slots__ = ("_groups", "_users")
+
+    def __init__(self, tree_fd: int) -> None:
+        self._users = _read_names(tree_fd, b"etc/passwd")
+        self._groups = _read_names(tree_fd, b"etc/group")
+
+    def __call__(self, uid: int, gid: int) -> tuple[bytes, bytes]:
+        return self._users.get(uid, b""), self._groups.get(gid, b"")
+
+
+def _read_names(tree_fd: int, path: bytes) -> dict[int, bytes]:
+    """Number to name, the first line of each number counting; empty where there is no such file."""
+    try:
+        data = read_in_root(tree_fd, path, _MAX_NAMES_BYTES)
+    except OSError:
+        return {}
+    names: dict[int, bytes] = {}
+    for line in data.split(b"\n"):
+        fields = line.split(b":")
+        if len(fields) > 2 and fields[0] and not fields[0].startswith((b"#", b"+", b"-")) and fields[2].isdigit():
+            names.setdefault(int(fields[2][:10]), fields[0])
+    return names
 
 
 class _TreeWriter:
@@ -51,9 +80,9 @@ class _TreeWriter:
 
     __slots__ = ("_first_links", "_headers", "_output", "_result")
 
-    def __init__(self, output: TarOutput, dialect: str) -> None:
+    def __init__(self, output: TarOutput, headers: LayerHeaders) -> None:
         self._output = output
-        self._headers = LayerHeaders(dialect, HostNames())
+        self._headers = headers
         self._first_links: dict[int, bytes] = {}
         self._result = WrittenTree()
 

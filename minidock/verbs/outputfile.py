@@ -30,7 +30,7 @@ class OutputFile:
     def __enter__(self) -> OutputFile:
         if isinstance(self._target, int):
             if os.isatty(self._target):
-                raise UsageError(f"cowardly refusing to save to a terminal. Use the -o flag or redirect")
+                raise UsageError("cowardly refusing to save to a terminal. Use the -o flag or redirect")
             self.fd = self._target
             return self
         self._check(self._target)
