@@ -181,7 +181,7 @@ class ImageStore:
             stage.mark("image", image_id[7:])
             if chain_id is not None and root.layers.has(chain_id):
                 # Named before the image goes: after a crash nothing else would tell that these layers are unused.
-                stage.mark("layer", f"{chain_id.hex}.{root.layers.get(chain_id).cache_id}")
+                stage.mark("layer", f"{chain_id.hex}.{root.layers.remains(chain_id)[0]}")
             for child in self.children(image_id):
                 self._unlink(child, "parent")
             stage.remove_tree(f"{self._metadata}/{image_id[7:]}")

@@ -110,10 +110,10 @@ class LayerStore:
             above = ChainID(ChainID.parse(parent)) if parent else None
         except FileNotFoundError as error:
             if not os.path.isdir(where):
-                raise NoSuchLayer(f"no such layer: {chain_id}") from None
-            raise StoreCorrupt(f"{where}: {os.path.basename(error.filename)} is missing") from None
+                raise NoSuchLayer(f"no such layer: {where}", hint=overlay2.MEND) from None
+            raise StoreCorrupt(f"{where}: {os.path.basename(error.filename)} is missing", hint=overlay2.MEND) from None
         except FormatError as error:
-            raise StoreCorrupt(f"{where}: {error.message}") from None
+            raise StoreCorrupt(f"{where}: {error.message}", hint=overlay2.MEND) from None
         except OSError as error:
             raise SyscallError(f"read {error.filename}", error.errno or 5) from None
         return Layer(ChainID(chain_id), diff_id, above, cache_id, size_bytes)
@@ -124,9 +124,9 @@ class LayerStore:
         try:
             return _parse_size(read_small(path).decode("ascii", "replace"))
         except (FileNotFoundError, NotADirectoryError):
-            raise NoSuchLayer(f"no such layer: {chain_id}") from None
+            raise NoSuchLayer(f"no such layer: {path[:-5]}", hint=overlay2.MEND) from None
         except FormatError as error:
-            raise StoreCorrupt(f"{path}: {error.message}") from None
+            raise StoreCorrupt(f"{path}: {error.message}", hint=overlay2.MEND) from None
 
     def stack(self, chain_id: ChainID) -> list[Layer]:
         """A layer and all below it, top first; raises NoSuchLayer, StoreCorrupt."""
@@ -276,27 +276,43 @@ class LayerStore:
             for other in self.all():
                 parent = _read(f"{self.path}/{other.hex}", "parent", default="")
                 children[parent] = children.get(parent, 0) + 1
-            unused: list[Layer] = []
+            unused: list[tuple[ChainID, str]] = []
             current: ChainID | None = chain_id
             while current is not None and self.has(current) and current not in used and not children.get(current):
-                unused.append(self.get(current))
-                current = unused[-1].parent
+                cache_id, below = self.remains(current)
+                unused.append((current, cache_id))
+                current = below
                 if current:
                     children[current] -= 1
             # All are named before the first goes: after a crash the upper ones no longer lead to those below.
-            for layer in unused:
-                refuse_mounted(f"{self._root.overlay_path}/{layer.cache_id}")
-                stage.mark("layer", f"{layer.chain_id.hex}.{layer.cache_id}")
-            for layer in unused:
-                record = f"{self.path}/{layer.chain_id.hex}"
+            for chain_id, cache_id in unused:
+                if cache_id:
+                    refuse_mounted(f"{self._root.overlay_path}/{cache_id}")
+                stage.mark("layer", f"{chain_id.hex}.{cache_id}")
+            for chain_id, _ in unused:
+                record = f"{self.path}/{chain_id.hex}"
                 self._root.tell("remove", record)
                 os.rename(record, stage.new_path("trash"))
             if unused:
                 # No record may come back after a power cut whose content did not.
                 sync_directory(self.path)
-            for layer in unused:
-                overlay2.delete_directory(self._root, layer.cache_id, is_checked=True)
-        return [layer.chain_id for layer in unused]
+            for _, cache_id in unused:
+                if cache_id:
+                    overlay2.delete_directory(self._root, cache_id, is_checked=True)
+        return [chain_id for chain_id, _ in unused]
+
+    def remains(self, chain_id: ChainID) -> tuple[str, ChainID | None]:
+        """For removal: a layer's cache_id and parent as far as its record still tells, else "" and None."""
+        where = f"{self.path}/{chain_id.hex}"
+        cache_id, parent = _read(where, "cache-id", default=""), _read(where, "parent", default="")
+        try:
+            cache_id = CacheID.parse(cache_id)
+        except FormatError:
+            cache_id = ""
+        try:
+            return cache_id, ChainID(ChainID.parse(parent))
+        except FormatError:
+            return cache_id, None
 
 
 def _read(where: str, name: str, *, default: str | None = None, strip: bool = True) -> str:

@@ -40,7 +40,10 @@ MAX_LOWERS = 128
 _MAX_LOWER_BYTES = MAX_LOWERS * 29
 
 
-MEND = "this layer cannot be used; remove what needs it with minidock rm and rmi, then load the image again"
+# save reads each layer by itself and checks every byte, so it gets out whatever is still there.
+MEND = (
+    "what needs this layer cannot run: minidock save it if that still works, remove it by minidock rmi, load it again"
+)
 
 
 def _corrupt(path: str, reason: object) -> StoreCorrupt:
@@ -179,6 +182,7 @@ def delete_directory(root: DataRoot, cache_id: str, *, is_checked: bool = False)
     """
     path = f"{root.overlay_path}/{CacheID.parse(cache_id)}"
     if not os.path.lexists(path):
+        _unlink_lost_name(root, cache_id)
         return
     if not is_checked:
         refuse_mounted(path)
@@ -199,10 +203,27 @@ def unlink_short_name(root: DataRoot, cache_id: str) -> None:
     """Remove a layer's symlink below l/, if it is really its own."""
     try:
         link_id = read_link(root.overlay_path, cache_id)
+    except StoreCorrupt:
+        _unlink_lost_name(root, cache_id)
+        return
+    try:
         if check_link(root.overlay_path, f"l/{link_id}") == cache_id:
             root.tell("remove", f"{root.overlay_path}/l/{link_id}")
             os.unlink(f"{root.overlay_path}/l/{link_id}")
     except (StoreCorrupt, FileNotFoundError):
+        return
+
+
+def _unlink_lost_name(root: DataRoot, cache_id: str) -> None:
+    """Remove the symlink to a directory that no longer tells its short name; the engine leaves it behind."""
+    folder = f"{root.overlay_path}/l"
+    try:
+        names = os.listdir(folder)
+        for name in names:
+            if os.path.islink(f"{folder}/{name}") and os.readlink(f"{folder}/{name}") == f"../{cache_id}/diff":
+                root.tell("remove", f"{folder}/{name}")
+                os.unlink(f"{folder}/{name}")
+    except FileNotFoundError:
         return
 
 

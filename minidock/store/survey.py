@@ -149,6 +149,7 @@ class _Survey:
                 self._fault(f"{path}/{name}/cache-id", "names no directory")
                 continue
             cache_ids[name] = cache_id
+            self._known.add(cache_id)
             self._check_record(f"{path}/{name}")
         for name, cache_id in cache_ids.items():
             depth = self._depth(name)

@@ -99,6 +99,9 @@ def commit(
     """
     dialect = Dialect(engine)
     name = _parse_target(reference)
+    if name is not None:
+        # What cannot be given a name in the end need not be made.
+        root.references.all()
     source = root.containers.get(container)
     if source.state.status == "dead":
         raise Conflict(f"You cannot commit container {source.id} which is Dead")

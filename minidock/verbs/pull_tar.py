@@ -62,6 +62,8 @@ def pull_tar(
     Raises:  FormatError, InvalidReference, UsageError, NotFound, StoreError, SyscallError; the data root is then
              as it was before
     """
+    # What cannot be given its names in the end need not be unpacked.
+    root.references.all()
     with (
         root.stage() as stage,
         open_archive(source, spool_dir=stage.path, platform=platform, name=name, progress=progress) as archive,

@@ -1,0 +1,159 @@
+"""Half-written roots: each fault is named once by each command that shows the root, what is whole goes on working,
+nothing ever stands on a stack with a hole in it, and nothing gets worse."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import builders
+from tests.bad_roots import FAULTS, BadRoot, copy_root, full_listing, images
+from tests.integration.tool import command
+
+SHOWING = {
+    "images": ("images", "-a"),
+    "ps": ("ps", "-a"),
+    "info": ("info",),
+    "history": ("history", "well:1"),
+    "inspect": ("inspect", "well:1", "well-box"),
+}
+USING = {
+    "run": ("run", "--rm", "--network", "none", "sick:1", "true"),
+    "create": ("create", "--network", "none", "sick:1", "true"),
+    "start": ("start", "-a", "sick-box"),
+    "commit": ("commit", "sick-box", "sick:2"),
+    "save": ("save", "-o", "OUT", "sick:1"),
+}
+REFUSED = {
+    "image": {"run", "create", "start", "commit", "save"},
+    "stack": {"run", "create", "start", "commit"},
+    "config": {"run", "create", "commit", "save"},
+    "box": {"start", "commit"},
+    "gone": {"start", "commit"},
+    "names": {"run", "create", "commit", "save"},
+    "": set(),
+}
+
+
+def tool(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    words = tuple(str(root.parent / "saved.tar") if word == "OUT" else word for word in words)
+    environment = {**os.environ, "MINIDOCK_ROOT": str(root), "LC_ALL": "C.UTF-8"}
+    return builders.run_command(*command(*words), check=False, env=environment, timeout=60)
+
+
+def warnings_of(done: subprocess.CompletedProcess[str], root: Path) -> list[str]:
+    """The lines about the root; info warns of the machine, too."""
+    return [line for line in done.stderr.splitlines() if line.startswith("WARNING: ") and str(root) in line]
+
+
+@pytest.fixture(scope="module")
+def whole(session_scratch: Path, busybox_layer: bytes) -> Path:
+    """A root with both images and a container of each."""
+    root = session_scratch / "whole"
+    archive = builders.docker_archive(session_scratch / "bad-roots.tar", *images(busybox_layer))
+    for words in (
+        ("pull-tar", "-q", str(archive)),
+        ("create", "--name", "sick-box", "--network", "none", "sick:1", "true"),
+        ("create", "--name", "well-box", "--network", "none", "well:1", "true"),
+    ):
+        done = tool(root, *words)
+        assert done.returncode == 0, done.stderr
+    return root
+
+
+def saved(whole: Path) -> bytes:
+    """What save gives on the whole root."""
+    path = whole.parent / "saved.tar"
+    if not path.exists():
+        assert tool(whole, *USING["save"]).returncode == 0
+    return path.read_bytes()
+
+
+@pytest.fixture
+def bad(scratch: Path, whole: Path) -> Iterator[BadRoot]:
+    yield copy_root(whole, scratch / "root")
+
+
+def test_a_whole_root_has_no_faults(bad: BadRoot) -> None:
+    before = full_listing(bad.path)
+    for words in SHOWING.values():
+        done = tool(bad.path, *words)
+        assert (done.returncode, warnings_of(done, bad.path)) == (0, [])
+    assert full_listing(bad.path) == before
+    for name in ("run", "start", "commit", "save"):
+        done = tool(bad.path, *USING[name])
+        assert (done.returncode, done.stderr) == (0, ""), name
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_fault_is_named_once_and_the_rest_is_shown(bad: BadRoot, name: str) -> None:
+    refuses, damage = FAULTS[name]
+    place = damage(bad)
+    before = full_listing(bad.path)
+    for word, words in SHOWING.items():
+        if refuses == "names" and word in ("history", "inspect"):
+            words = tuple(part.replace("well:1", "well-box") for part in words) if word == "inspect" else ("images",)
+        done = tool(bad.path, *words)
+        told = warnings_of(done, bad.path)
+        assert len([line for line in told if str(place) in line]) == 1, (word, told)
+        assert len(told) == len(set(told)) <= 3
+        assert "Traceback" not in done.stderr
+        assert done.returncode == 0, done.stderr
+        if word == "images":
+            assert ("well" in done.stdout) == (refuses != "names")
+        if word == "ps":
+            assert "well-box" in done.stdout
+    assert full_listing(bad.path) == before
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_nothing_stands_on_a_hole_and_nothing_gets_worse(bad: BadRoot, whole: Path, name: str) -> None:
+    refuses, damage = FAULTS[name]
+    place = damage(bad)
+    before = full_listing(bad.path)
+    for word in sorted(REFUSED[refuses]):
+        done = tool(bad.path, *USING[word])
+        assert done.returncode in (1, 125), (word, done)
+        assert done.stdout == ""
+        (line,) = done.stderr.splitlines()
+        assert line.startswith("minidock: "), line
+        if refuses in ("image", "stack"):
+            assert any(str(part) in line for part in (bad.overlay, bad.layerdb)), line
+            assert "load it again" in line, line
+        elif refuses == "names":
+            assert str(place) in line, line
+    assert full_listing(bad.path) == before
+    assert os.listdir(bad.path / "minidock/stage") == []
+    if refuses == "names":
+        done = tool(bad.path, "run", "--rm", "--network", "none", bad.sick, "true")
+    else:
+        done = tool(bad.path, "run", "--rm", "--network", "none", "well:1", "true")
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    for word in sorted({"run", "start", "commit", "save"} - REFUSED[refuses]):
+        done = tool(bad.path, *USING[word])
+        assert (done.returncode, done.stderr) == (0, ""), (word, done.stderr)
+        if word == "save":
+            # Each layer is read by itself and checked by its digest: the way out of a broken stack.
+            assert (bad.path.parent / "saved.tar").read_bytes() == saved(whole)
+
+
+@pytest.mark.parametrize("name", [name for name, (refuses, _) in FAULTS.items() if refuses in ("image", "stack")])
+def test_the_hint_mends(bad: BadRoot, name: str, session_scratch: Path) -> None:
+    FAULTS[name][1](bad)
+    archive = str(session_scratch / "bad-roots.tar")
+    for words in (
+        ("rm", "sick-box"),
+        ("rmi", "sick:1"),
+        ("pull-tar", "-q", archive),
+        ("run", "--rm", "--network", "none", "sick:1", "cat", "/data/one", "/data/two"),
+    ):
+        done = tool(bad.path, *words)
+        assert (done.returncode, done.stderr) == (0, ""), words
+    assert done.stdout == "onetwo"
+    for line in warnings_of(tool(bad.path, "info"), bad.path):
+        # What no record leads to any more belongs to nobody.
+        assert line.endswith(("no layer and no container has this directory", "which is not there")), line
