@@ -52,7 +52,7 @@ def rich_layers() -> list[bytes]:
 
 def read_saved(archive: Path) -> dict[str, tuple[list[str] | None, list[str]]]:
     """Each image of an archive: its tags, and the digests of its layer tars; symlinks between layers are followed."""
-    found = {}
+    found: dict[str, tuple[list[str] | None, list[str]]] = {}
     with tarfile.open(archive) as members:
 
         def content(name: str) -> bytes:
