@@ -15,7 +15,7 @@ import errno
 import os
 
 from minidock.errors import SyscallError
-from minidock.linux.mount import MS_PRIVATE, MS_REC, clone_tree, mount
+from minidock.linux.mount import MS_PRIVATE, MS_REC, clone_tree, mount, shell_word
 from minidock.linux.namespaces import CLONE_NEWNS, set_namespaces, unshare
 from minidock.store.overlay2 import OverlayMount
 
@@ -37,7 +37,7 @@ def open_layers(overlay_path: str, layers: Sequence[str], *, trace: Trace | None
     """
     overlay = OverlayMount(overlay_path, list(layers), "", f"{overlay_path}/l")
     if trace:
-        trace("mount", f"unshare --mount sh -c {overlay.describe()!r}")
+        trace("mount", f"unshare --mount sh -c {shell_word(overlay.describe())}")
 
     def act() -> int:
         unshare(CLONE_NEWNS)

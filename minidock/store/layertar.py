@@ -20,7 +20,7 @@ from minidock.linux.paths import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, open_in
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from typing import TypeAlias
 
     from minidock.store.layerdb import Layer
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     Step: TypeAlias = bytes | FileEntry
 
-# Headers of all but monstrous layers stay in memory between measuring and writing.
-_KEPT_BYTES = 64 << 20
+# What a step takes in memory besides its bytes.
+_STEP_BYTES = 100
 _OPEN_FOLDERS = 32
 _READ_BYTES = 1 << 20
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY
@@ -42,39 +42,38 @@ _MEND = "remove the image and load it again; its files can be had by export of a
 class LayerTar:
     """One layer's tar, measured and ready to be written.
 
-    Units: size_bytes of the whole tar
+    Units: size_bytes of the whole tar; kept_bytes of memory that its headers take
     """
 
-    __slots__ = ("_diff_path", "_split_path", "_steps", "diff_id", "size_bytes")
+    __slots__ = ("_diff_path", "_split_path", "_steps", "diff_id", "kept_bytes", "size_bytes")
 
-    def __init__(self, root: DataRoot, layer: Layer) -> None:
+    def __init__(self, root: DataRoot, layer: Layer, *, keep_bytes: int = 0) -> None:
         """Read the layer's tar-split.
 
+        Shape:  keep_bytes: how much memory it may take, so that tar-split is not read again for writing
         Raises: StoreCorrupt when it is missing or malformed, or the layer's directory is missing
         """
         self.diff_id = layer.diff_id
-        self.size_bytes = 0
+        self.size_bytes = self.kept_bytes = 0
         self._diff_path = root.layers.diff_path(layer.cache_id)
         self._split_path = root.layers.tar_split_path(layer.chain_id)
         if not os.path.isdir(self._diff_path):
             raise StoreCorrupt(f"layer {self.diff_id}: its directory {self._diff_path} is missing", hint=_MEND)
-        self._steps: list[Step] | None = self._measure()
+        self._steps = self._measure(keep_bytes)
 
-    def _measure(self) -> list[Step] | None:
+    def _measure(self, keep_bytes: int) -> list[Step] | None:
         kept: list[Step] | None = []
-        kept_bytes = 0
         for step in self._read_steps():
-            if isinstance(step, bytes):
-                length = kept_length = len(step)
-            else:
-                length, kept_length = step.size_bytes, len(step.name) + 100
-            self.size_bytes += length
-            kept_bytes += kept_length
+            self.size_bytes += len(step) if isinstance(step, bytes) else step.size_bytes
             if kept is not None:
                 kept.append(step)
-                if kept_bytes > _KEPT_BYTES:
-                    kept = None
+                self.kept_bytes += _STEP_BYTES + len(step if isinstance(step, bytes) else step.name)
+                if self.kept_bytes > keep_bytes:
+                    kept, self.kept_bytes = None, 0
         return kept
+
+    def _all_steps(self) -> Iterable[Step]:
+        return self._read_steps() if self._steps is None else self._steps
 
     def _read_steps(self) -> Iterator[Step]:
         """Raw bytes of the tar, and the files whose content goes between them."""
@@ -105,7 +104,7 @@ class LayerTar:
         files = _LayerFiles(self._diff_path, self.diff_id)
         output.start_hash(self.size_bytes)
         try:
-            for step in self._steps if self._steps is not None else self._read_steps():
+            for step in self._all_steps():
                 if isinstance(step, bytes):
                     output.put(step)
                 else:
@@ -130,7 +129,7 @@ class LayerTar:
 
     def _blame_file(self, files: _LayerFiles) -> None:
         """Raise the error that names the first file whose content is not what was packed."""
-        for step in self._steps if self._steps is not None else self._read_steps():
+        for step in self._all_steps():
             if isinstance(step, bytes):
                 continue
             checksum = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from minidock.errors import Conflict, StoreCorrupt, StoreError, SyscallError
+from minidock.linux.mount import shell_word
 from minidock.linux.process import pidfd_open
 from minidock.runtime.merged import open_layers, open_mounted, open_root_of
 from minidock.store.overlay2 import read_link
@@ -65,7 +66,7 @@ def _open_tree(root: DataRoot, source: Container) -> int:
     # Where docker's engine runs the container, its mount is in sight and is the one whole truth.
     mounted = f"{root.overlay_path}/{layer.mount_id}/merged"
     if mounted in mounts_below(root.overlay_path):
-        root.tell("mount", f"open_tree({mounted!r}, OPEN_TREE_CLONE)")
+        root.tell("mount", f"exec 9<{shell_word(mounted)}  # open_tree(OPEN_TREE_CLONE)")
         return open_mounted(mounted)
     for name in layer.lowers:
         if not os.path.isdir(f"{root.overlay_path}/{name}"):
@@ -85,7 +86,7 @@ def _open_running(root: DataRoot, source: Container) -> int:
         # The number may have gone to another process before it was opened; now it is held.
         if not source.is_running():
             return -1
-        root.tell("mount", f"nsenter --mount --target {pid}: open_tree('/', OPEN_TREE_CLONE)")
+        root.tell("mount", f"nsenter --target {pid} --mount sh -c 'exec 9</'  # open_tree(OPEN_TREE_CLONE)")
         return open_root_of(pidfd)
     except SyscallError:
         source.reload()

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from minidock.store.root import DataRoot
 
 FORMATS = ("docker", "oci")
+# Headers of all but monstrous images stay in memory between measuring and writing.
+_KEPT_BYTES = 128 << 20
 
 
 class SavedImages:
@@ -137,7 +139,8 @@ def _prepare(
             layer = root.layers.get(chain_id)
             if layer.diff_id != diff_id:
                 raise StoreCorrupt(f"layer {chain_id}: its record says diff_id {layer.diff_id} instead of {diff_id}")
-            layers[diff_id] = LayerTar(root, layer)
+            kept_bytes = sum(known.kept_bytes for known in layers.values())
+            layers[diff_id] = LayerTar(root, layer, keep_bytes=_KEPT_BYTES - kept_bytes)
         sizes.append((diff_id, layers[diff_id].size_bytes))
     parent = image.parent
     return ImageToSave(config, sizes, references, parent if parent in chosen else None)

@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 
 from minidock.errors import DigestMismatch, NoSuchImage, StoreCorrupt, SyscallError, UsageError
-from minidock.store import layertar
 from minidock.store.root import DataRoot
 from minidock.verbs.pull_tar import pull_tar
 from minidock.verbs.save import save
@@ -106,7 +105,7 @@ def test_headers_that_do_not_fit_into_memory_are_read_twice(
     root: DataRoot, scratch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = saved(root, scratch / "one.tar", "damage:1")
-    monkeypatch.setattr(layertar, "_KEPT_BYTES", 600)
+    monkeypatch.setattr("minidock.verbs.save._KEPT_BYTES", 600)
     assert saved(root, scratch / "two.tar", "damage:1") == expected
 
 
