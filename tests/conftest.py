@@ -173,10 +173,15 @@ def end_engines(engines: list[Engine]) -> None:
     for engine in engines:
         engine.stop()
     for engine in engines:
-        for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
-            if line.split()[4].startswith(str(engine.base)):
-                subprocess.run(["umount", "-l", line.split()[4]], check=False)
+        unmount_below(engine.base)
         shutil.rmtree(engine.base, ignore_errors=True)
+
+
+def unmount_below(base: Path) -> None:
+    """Take away mounts that an engine's end has left."""
+    for line in reversed(Path("/proc/self/mountinfo").read_text().splitlines()):
+        if line.split()[4].startswith(f"{base}/"):
+            subprocess.run(["umount", "-l", line.split()[4]], check=False)
 
 
 @pytest.fixture(scope="session")

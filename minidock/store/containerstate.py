@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minidock.errors import FormatError
 from minidock.formats.containerconfig import time_of, time_text
-from minidock.store.transaction import boot_id, start_time
+from minidock.store.transaction import boot_id, read_small, start_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -139,21 +139,49 @@ class ContainerState:
 
 
 def state_from_record(document: dict[str, Any]) -> ContainerState:
-    """The state of a container that does not run, from the `State` object of its config.v2.json."""
+    """The state of a container that minidock does not run, from the `State` object of its config.v2.json.
+
+    Shape: running or paused only when dockerd wrote so and the process is the container's, dockerd alive or not
+    """
     record = document.get("State")
     if not isinstance(record, dict):
         return ContainerState(status="created")
     exit_code = record.get("ExitCode", 0)
     started_ns = time_of(str(record.get("StartedAt", "")))
-    if record.get("Dead") is True:
+    pid, started = (0, 0) if record.get("Running") is not True else _engine_process(record, str(document.get("ID", "")))
+    if pid:
+        status = "paused" if record.get("Paused") is True else "running"
+    elif record.get("Dead") is True:
         status = "dead"
     else:
         status = "exited" if started_ns else "created"
     return ContainerState(
         status=status,
+        pid=pid,
+        start_time=started,
+        boot_id=boot_id() if pid else "",
         exit_code=exit_code if isinstance(exit_code, int) else EXIT_UNKNOWN,
         started_ns=started_ns,
         finished_ns=time_of(str(record.get("FinishedAt", ""))),
         error=str(record.get("Error", "")),
         oom_killed=record.get("OOMKilled") is True,
     )
+
+
+def _engine_process(record: dict[str, Any], container_id: str) -> tuple[int, int]:
+    """Pid and start time of a container's first process that an engine started, or zeros when it is gone.
+
+    Its record outlives the machine's boot; whether a process of this number is still the container's, its control
+    group tells, which every engine names after the container.
+    """
+    pid = record.get("Pid")
+    if not isinstance(pid, int) or pid <= 0 or not container_id:
+        return 0, 0
+    started = start_time(pid)
+    try:
+        groups = read_small(f"/proc/{pid}/cgroup")
+    except (FileNotFoundError, ProcessLookupError):
+        return 0, 0
+    if started is None or container_id.encode() not in groups:
+        return 0, 0
+    return pid, started

@@ -110,6 +110,13 @@ def hold_against_engine(root_path: str) -> int:
     return handle
 
 
+def refuse_under_engine(root_path: str) -> None:
+    """Raise StoreBusy while dockerd runs on this root: for what acts on a process before it takes the lock."""
+    handle = hold_against_engine(root_path)
+    if handle >= 0:
+        os.close(handle)
+
+
 def _lock_holder(handle: int) -> str:
     """` (pid N)` of the process that holds a flock on this open file. Source: proc(5), /proc/locks"""
     inode = os.fstat(handle).st_ino

@@ -12,6 +12,7 @@ from minidock.formats.imageconfig import encode_config
 from minidock.formats.runconfig import RunConfig, order_run_config
 from minidock.ids import ChainID, DiffID, ImageID
 from minidock.store.changes import write_layer
+from minidock.store.lock import refuse_under_engine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ def _read_upper(root: DataRoot, source: Container, staged: StagedLayer, dialect:
         with source.lock():
             if not source.is_running():
                 return _write(root, source, staged, dialect)
+    refuse_under_engine(root.path)
     if not pause or source.state.status == "paused":
         return _write(root, source, staged, dialect)
     from minidock.runtime.pause import Paused

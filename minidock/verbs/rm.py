@@ -15,12 +15,15 @@ def rm(root: DataRoot, container: str, *, force: bool = False, volumes: bool = F
     """Remove a container.
 
     Shape:   force kills a running one first; volumes and link are docker's and have nothing to remove yet
-    Raises:  NoSuchContainer; ContainerRunning; Conflict when something is mounted below its directories
+    Raises:  NoSuchContainer; ContainerRunning; StoreBusy; Conflict when something is mounted below its directories
     """
     found = root.containers.get(container)
     if force:
+        from minidock.store.lock import refuse_under_engine
         from minidock.verbs.stop import end_container
 
+        if found.is_running():
+            refuse_under_engine(root.path)
         try:
             end_container(found)
         except NoSuchContainer:
