@@ -133,8 +133,18 @@ def test_thread_that_dies_without_a_word() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_killed_worker(scratch: Path, number: signal.Signals) -> None:
+def test_killed_worker(scratch: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its death is told, and the other worker ends with it."""
+    make = unpack_worker.LayerUnpacker.__init__
+
+    def stay(self: Any, job: Any, report: Any, trace: Any) -> None:
+        def report_and_wait(done: int) -> None:
+            report(done)
+            signal.pause()
+
+        make(self, job, report_and_wait, trace)
+
+    monkeypatch.setattr(unpack_worker.LayerUnpacker, "__init__", stay)
     big = layer_tar(*(tar_member(b"%d" % part, bytes(8 << 20)) for part in range(8)))
     jobs = [new_job(scratch / name, big, key=name) for name in ("one", "two")]
     killed: list[str] = []

@@ -236,7 +236,8 @@ def test_delete_tree_of_any_depth(scratch: Path) -> None:
         inner = deeper
     os.close(inner)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
+    highest = max(map(int, os.listdir("/proc/self/fd")))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 200, limits[1]))
     try:
         transaction.delete_tree(handle, "d")
     finally:
