@@ -106,7 +106,11 @@ class LinkID(str):
     @classmethod
     def random(cls) -> "LinkID":
         """A new link_id from the kernel's random numbers."""
-        number = int.from_bytes(os.urandom(17), "big") >> 6
+        return cls.of_number(int.from_bytes(os.urandom(17), "big") >> 6)
+
+    @classmethod
+    def of_number(cls, number: int) -> "LinkID":
+        """The link_id of a number's lowest 130 bits."""
         return cls("".join(_BASE32[(number >> shift) & 31] for shift in range(125, -1, -5)))
 
 

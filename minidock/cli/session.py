@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 from minidock.cli.output import write_error
+from minidock.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
 
+    from minidock.store.reproducible import Reproducible
     from minidock.store.root import DataRoot
     from minidock.trace import Trace
 
@@ -25,7 +29,20 @@ def open_root(options: dict[str, Any], *, write: bool = True, create: bool = Fal
         from minidock.cli import explain
 
         trace = explain.trace
-    return DataRoot.open(options.get("root"), write=write, create=create, trace=trace)
+    fixed = _reproducible(options) if "reproducible" in options else None
+    return DataRoot.open(options.get("root"), write=write, create=create, trace=trace, reproducible=fixed)
+
+
+def _reproducible(options: dict[str, Any]) -> Reproducible | None:
+    """What --reproducible and SOURCE_DATE_EPOCH ask for; raises UsageError."""
+    text = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not text and not options["reproducible"]:
+        return None
+    from minidock.store.reproducible import Reproducible
+
+    if text and not (text.isascii() and text.isdecimal() and len(text) < 11):
+        raise UsageError(f"SOURCE_DATE_EPOCH is no number of seconds since 1970: {text[:40]!r}")
+    return Reproducible(int(text) * 1_000_000_000 if text else None)
 
 
 class Reading:

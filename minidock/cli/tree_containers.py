@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from minidock.cli.groups import app, container, declare
-from minidock.cli.tree_images import Explain, Filter, Format, InspectFormat, Json, NoTrunc
+from minidock.cli.tree_images import Explain, Filter, Format, InspectFormat, Json, NoTrunc, Reproducible
 
 Many = Annotated[list[str], typer.Argument(metavar="CONTAINER [CONTAINER...]", show_default=False)]
 One = Annotated[str, typer.Argument(metavar="CONTAINER", show_default=False)]
@@ -274,6 +274,7 @@ def commit(
         typer.Option("--engine", metavar="VERSION", help="Write the layer as this version of docker's engine does"),
     ] = None,
     json: Json = False,
+    reproducible: Reproducible = False,
     explain: Explain = False,
 ) -> None:
     """Make an image out of a container's changes."""

@@ -24,6 +24,12 @@ Filter = Annotated[
     typer.Option("--filter", "-f", metavar="KEY=VALUE", help="Show only what the condition holds for (repeatable)"),
 ]
 NoTrunc = Annotated[bool, typer.Option("--no-trunc", show_default=False, help="Do not shorten anything")]
+Reproducible = Annotated[
+    bool,
+    typer.Option(
+        "--reproducible", show_default=False, help="Take nothing from chance or the clock (as SOURCE_DATE_EPOCH does)"
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", show_default=False, help="Print the result as JSON")]
 
 
@@ -39,6 +45,7 @@ def pull_tar(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", show_default=False, help="Show no progress")] = False,
     json: Json = False,
+    reproducible: Reproducible = False,
     explain: Explain = False,
 ) -> None:
     """Bring an image archive or a root file system into the data root."""
@@ -55,6 +62,7 @@ def load(
     ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", show_default=False, help="Show no progress")] = False,
     json: Json = False,
+    reproducible: Reproducible = False,
     explain: Explain = False,
 ) -> None:
     """Load images from an archive that `docker save` or `podman save` made."""
@@ -89,6 +97,7 @@ def import_(
     platform: Annotated[
         str | None, typer.Option("--platform", metavar="OS/ARCH", help="What the image shall be made for")
     ] = None,
+    reproducible: Reproducible = False,
     explain: Explain = False,
 ) -> None:
     """Make an image of a root file system's tar, such as `export` writes."""

@@ -66,9 +66,10 @@ def _encode_name(name: bytes) -> bytes:
 class TarSplitWriter:
     """Writes one tar-split stream to a descriptor, which stays the caller's."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, compressor: Any = None) -> None:
+        """Begin a stream; compressor: a zlib object for gzip, the fastest one there is by default."""
         self._fd = fd
-        self._compressor = _new_compressor()
+        self._compressor = compressor or _new_compressor()
         self._lines: list[bytes] = []
         self._position = 0
 

@@ -149,11 +149,9 @@ class ImageStore:
 
     def touch(self, image_id: ImageID) -> None:
         """Note that a tag was put on this image now, as docker tag does and docker load does not."""
-        import time
-
         from minidock.formats.gojson import format_time
 
-        self._write_metadata(image_id, "lastUpdated", format_time(time.time_ns()).encode("ascii"))
+        self._write_metadata(image_id, "lastUpdated", format_time(self._root.now_ns()).encode("ascii"))
 
     def _write_metadata(self, image_id: ImageID, name: str, data: bytes) -> None:
         where = f"{self._metadata}/{ImageID.parse(image_id).hex}"

@@ -219,6 +219,8 @@ class LayerStore:
         size_bytes: int,
     ) -> Layer:
         root = self._root
+        if root.reproducible is not None:
+            root.reproducible.prepare_layer(root, staged, chain_id)
         if parent is not None:
             links = self.links(parent)
             if len(links) >= MAX_LAYERS:

@@ -86,12 +86,15 @@ class _LateDirectory:
 class LayerWriter:
     """Writes one layer's entries below the process's root directory.
 
-    Shape: copy(fd, size_bytes) moves that many bytes of the current member's data to fd's position
+    Shape: copy(fd, size_bytes) moves that many bytes of the current member's data to fd's position; time_ns as in
+           UnpackJob
     Units: size_bytes: what all files hold together, each inode once, as layerdb's `size`
     """
 
-    def __init__(self, copy: Callable[[int, int], None]) -> None:
+    def __init__(self, copy: Callable[[int, int], None], time_ns: int | None = None) -> None:
         self._copy = copy
+        self._time_ns = time_ns
+        self._timeless: set[bytes] = set()
         self.size_bytes = 0
         self.entries = 0
         self.warnings: list[str] = []
@@ -154,6 +157,7 @@ class LayerWriter:
             self._make_parents(path)
         elif error.errno == errno.EEXIST and self._is_whiteout(path):
             os.unlink(path)
+            self._timeless.discard(path)
         else:
             raise error
 
@@ -161,12 +165,12 @@ class LayerWriter:
         status = os.lstat(path)
         return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0 and path not in self._devices_0_0
 
-    @staticmethod
-    def _make_parents(path: bytes) -> None:
+    def _make_parents(self, path: bytes) -> None:
         end = path.find(b"/")
         while end >= 0:
             try:
                 os.mkdir(path[:end], 0o755)
+                self._timeless.add(path[:end])
             except FileExistsError:
                 pass
             end = path.find(b"/", end + 1)
@@ -314,6 +318,7 @@ class LayerWriter:
         except FileNotFoundError:
             self._make_parents(path)
             os.mknod(path, stat.S_IFCHR, 0)
+        self._timeless.add(path)
         if entry.uid or entry.gid:
             os.chown(path, _owner(entry.uid), _owner(entry.gid), follow_symlinks=False)
 
@@ -367,3 +372,6 @@ class LayerWriter:
                 self._set_times(path, entry)
             except OSError as error:
                 raise self._explain(entry, error) from None
+        if self._time_ns is not None:
+            for path in self._timeless.difference(self._directories):
+                os.utime(path, ns=(self._time_ns, self._time_ns), follow_symlinks=False)

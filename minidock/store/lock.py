@@ -55,11 +55,18 @@ class Lock:
             root._lock_fd = os.open(f"{root.path}/{PRIVATE_DIR}/lock", flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             kind = fcntl.LOCK_SH if self.shared else fcntl.LOCK_EX
             fcntl.flock(root._lock_fd, kind if self.wait else kind | fcntl.LOCK_NB)
+            if root.writable and not os.fstat(root._lock_fd).st_nlink:
+                self._release()
+                self._take_anew()
+                return
         except BlockingIOError:
             self._release()
             raise StoreBusy(f"another command is changing the data root {root.path}") from None
         except (FileNotFoundError, PermissionError) as error:
             self._release()
+            if root.writable and isinstance(error, FileNotFoundError) and os.path.isdir(root.path):
+                self._take_anew()
+                return
             # A root that minidock never wrote to has no lock, and no writer but dockerd, whom reading does not disturb.
             if root.writable:
                 raise SyscallError(f"open({error.filename!r})", error.errno or 5) from None
@@ -67,6 +74,13 @@ class Lock:
             self._release()
             raise
         root._exclusive = not self.shared
+
+    def _take_anew(self) -> None:
+        """A reproducible command has taken the private directory away between its opening and the lock."""
+        from minidock.store.root import make_skeleton
+
+        make_skeleton(self.root.path)
+        self._take()
 
     def _release(self) -> None:
         root = self.root

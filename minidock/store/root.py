@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from minidock.store.layerdb import LayerStore
     from minidock.store.lock import Lock
     from minidock.store.references import ReferenceStore
+    from minidock.store.reproducible import Reproducible
     from minidock.trace import Trace
 
 # Modes as the engine sets them; the last one is made last, so that its presence tells that all are there.
@@ -73,6 +74,7 @@ class DataRoot:
         "image_path",
         "overlay_path",
         "path",
+        "reproducible",
         "stage_path",
         "stages",
         "trace",
@@ -90,6 +92,7 @@ class DataRoot:
         self.stage_path = f"{path}/{PRIVATE_DIR}/stage"
         self.stages: list[Stage] = []
         self.unsynced = False
+        self.reproducible: Reproducible | None = None
         self._lock_fd = self._engine_fd = -1
         self._depth = 0
         self._exclusive = False
@@ -100,12 +103,18 @@ class DataRoot:
 
     @classmethod
     def open(
-        cls, path: str | None = None, *, write: bool = True, create: bool = True, trace: Trace | None = None
+        cls,
+        path: str | None = None,
+        *,
+        write: bool = True,
+        create: bool = True,
+        trace: Trace | None = None,
+        reproducible: Reproducible | None = None,
     ) -> DataRoot:
         """Open a data root, and with `write` sweep what killed commands left in it.
 
         Shape:   path None means $MINIDOCK_ROOT, then /var/lib/minidock; with `write` and `create` a missing root is
-                 made; reading a missing default root finds it empty
+                 made; reading a missing default root finds it empty; reproducible: see reproducible.py
         Raises:  StoreError for another storage driver's root, a missing root, or missing rights
         """
         chosen = path or os.environ.get("MINIDOCK_ROOT")
@@ -113,7 +122,7 @@ class DataRoot:
         try:
             _refuse_foreign(real)
             if write and (create or os.path.isdir(real)):
-                _make_skeleton(real)
+                make_skeleton(real)
             fd = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             if chosen or write:
@@ -126,6 +135,7 @@ class DataRoot:
         except OSError as error:
             raise SyscallError(f"open data root {real}", error.errno or 5) from None
         root = cls(real, fd, writable=write, trace=trace)
+        root.reproducible = reproducible
         try:
             if write:
                 root.sweep()
@@ -148,7 +158,19 @@ class DataRoot:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        try:
+            if self.reproducible is not None and error is None:
+                self.reproducible.finish(self)
+        finally:
+            self.close()
+
+    def now_ns(self) -> int:
+        """The present time, in nanoseconds since 1970, or the one that a reproducible root has instead."""
+        if self.reproducible is not None:
+            return self.reproducible.now_ns()
+        import time
+
+        return time.time_ns()
 
     def tell(self, kind: str, text: str) -> None:
         """Show one real step to whoever listens."""
@@ -312,7 +334,8 @@ def _refuse_foreign(path: str) -> None:
         )
 
 
-def _make_skeleton(path: str) -> None:
+def make_skeleton(path: str) -> None:
+    """Make what is missing of a data root's directories, each with the engine's mode; raises OSError."""
     if os.path.isdir(f"{path}/{PRIVATE_DIR}/stage"):
         return
     above = os.path.dirname(path)

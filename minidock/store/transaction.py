@@ -231,7 +231,14 @@ class Stage:
         self._count = 0
 
     def __enter__(self) -> Stage:
-        make_directory(self.path, 0o700)
+        try:
+            make_directory(self.path, 0o700)
+        except FileNotFoundError:
+            # A reproducible command has taken the private directory away meanwhile.
+            from minidock.store.root import make_skeleton
+
+            make_skeleton(self.root.path)
+            make_directory(self.path, 0o700)
         self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self.root.stages.append(self)
         return self

@@ -45,11 +45,21 @@ class UnpackJob:
 
     Shape: key names the layer in progress and errors; diff_fd: its empty directory; tar_split_fd: where
            tar-split.json.gz is written; diff_id: what the tar must hash to, None to accept any
+    Units: time_ns: what whiteouts and directories get that the tar has no time for; None for the present
     """
 
-    __slots__ = ("blob", "diff_fd", "diff_id", "key", "tar_split_fd")
+    __slots__ = ("blob", "diff_fd", "diff_id", "key", "tar_split_fd", "time_ns")
 
-    def __init__(self, key: str, blob: LayerBlob, diff_fd: int, tar_split_fd: int, diff_id: DiffID | None) -> None:
+    def __init__(
+        self,
+        key: str,
+        blob: LayerBlob,
+        diff_fd: int,
+        tar_split_fd: int,
+        diff_id: DiffID | None,
+        time_ns: int | None = None,
+    ) -> None:
+        self.time_ns = time_ns
         self.key = key
         self.blob = blob
         self.diff_fd = diff_fd

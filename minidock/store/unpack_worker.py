@@ -152,7 +152,7 @@ class LayerUnpacker:
             readers[0].set_before_wait(self._hand_over)
             self._readers = list(readers)
         self._reader = self._readers[0]
-        self._writer = LayerWriter(self._copy)
+        self._writer = LayerWriter(self._copy, job.time_ns)
 
     def _map_blob(self) -> memoryview | None:
         """A plain blob in memory; None if its file system cannot map files. Raises BadArchive if it is no tar."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 from minidock.constants import EMPTY_TAR_DIFF_ID, MAX_LAYERS
 from minidock.errors import Conflict, MaxDepthExceeded, StoreCorrupt, StoreError, UsageError
@@ -276,7 +275,10 @@ def _image_document(
     """The new image config, still without the new diff_id. Source: moby image/image.go, NewChildImage"""
     config, own = configs
     base: dict[str, Any] = parent.config.document if parent else {}
-    created = format_time(time.time_ns())
+    fixed = source.root.reproducible
+    if fixed is not None:
+        fixed.suggest(parent.config.created_ns or 0 if parent else 0)
+    created = format_time(source.root.now_ns())
     history = [_history_entry(entry, dialect) for entry in parent.config.history] if parent else []
     command = own["Cmd"] or []
     history.append({"created": created, "created_by": " ".join(command), "author": author, "comment": message})
@@ -290,6 +292,11 @@ def _image_document(
         "os": "linux",
         "rootfs": {"type": "layers", "diff_ids": list(parent.config.diff_ids) if parent else []},
     }
+    if fixed is not None:
+        # Drawn at random when the container was made.
+        del document["container"]
+        for one in configs:
+            one["Hostname"] = "" if one.get("Hostname") == source.id.short else one.get("Hostname")
     for key, value in (("author", author), ("docker_version", dialect.version)):
         if value:
             document[key] = value

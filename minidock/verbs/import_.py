@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from minidock.errors import UsageError
 from minidock.formats.archive import open_rootfs
 from minidock.formats.gojson import format_time
@@ -69,6 +67,8 @@ def import_(
     if isinstance(source, str) and source.startswith(("http://", "https://")):
         raise UsageError(f"{source[:80]}: minidock does not download", hint="fetch it and import the file")
     made_for, config, name = _parse_words(reference, changes, platform)
+    # What cannot be given its name in the end need not be unpacked.
+    root.references.all()
     with root.stage() as stage, open_rootfs(source, spool_dir=stage.path, progress=progress) as archive:
         if archive.spooled_bytes:
             root.tell("write", f"{stage.path}: {archive.spooled_bytes} bytes spooled into a file without a name")
@@ -121,11 +121,12 @@ def _make(
         progress(blob.key, "Waiting", 0, blob.length_bytes)
     staged = root.layers.stage_layer(stage)
     try:
-        job = UnpackJob(blob.key, blob, staged.diff_fd, staged.tar_split_fd, None)
+        time_ns = root.now_ns() if root.reproducible else None
+        job = UnpackJob(blob.key, blob, staged.diff_fd, staged.tar_split_fd, None, time_ns)
         (unpacked,) = unpack_layers([job], progress=progress, trace=root.trace)
     finally:
         staged.close()
-    raw = _encode_config(unpacked.diff_id, made_for, config, message or _COMMENT)
+    raw = _encode_config(unpacked.diff_id, made_for, config, message or _COMMENT, root.now_ns())
     with root.lock():
         chain_id = chain_id_of(None, unpacked.diff_id)
         is_new = not root.layers.has(chain_id)
@@ -140,9 +141,9 @@ def _make(
     return made
 
 
-def _encode_config(diff_id: DiffID, made_for: Platform, config: dict[str, Any], comment: str) -> bytes:
+def _encode_config(diff_id: DiffID, made_for: Platform, config: dict[str, Any], comment: str, created_ns: int) -> bytes:
     """The config that docker import would write. Source: shared format notes §6.2"""
-    created = format_time(time.time_ns())
+    created = format_time(created_ns)
     document: dict[str, Any] = {
         "architecture": made_for.architecture,
         "comment": comment,

@@ -71,6 +71,8 @@ def pull_tar(
         if archive.spooled_bytes:
             root.tell("write", f"{stage.path}: {archive.spooled_bytes} bytes spooled into a file without a name")
         root.tell("read", f"{archive.what}: {archive.kind}")
+        if root.reproducible is not None and archive.images:
+            root.reproducible.suggest(max(image.config.created_ns or 0 for image in archive.images))
         if archive.rootfs is not None:
             from minidock.verbs.import_ import make_image
 
@@ -122,6 +124,7 @@ class _Loader:
             self._report(self._wanted[chain_id][1], "Waiting", 0)
         jobs = []
         staged_layers = []
+        time_ns = root.now_ns() if root.reproducible else None
         for chain_id in missing:
             diff_id, blob = self._wanted[chain_id]
             packing = "" if blob.compression == "none" else f", {blob.compression} compressed"
@@ -129,7 +132,7 @@ class _Loader:
             staged = root.layers.stage_layer(self._stage)
             self._opened.append(staged)
             staged_layers.append(staged)
-            jobs.append(UnpackJob(blob.key, blob, staged.diff_fd, staged.tar_split_fd, diff_id))
+            jobs.append(UnpackJob(blob.key, blob, staged.diff_fd, staged.tar_split_fd, diff_id, time_ns))
         unpacked_layers = unpack_layers(jobs, progress=self._progress, trace=root.trace) if jobs else []
         for chain_id, staged, unpacked in zip(missing, staged_layers, unpacked_layers, strict=True):
             diff_id = self._wanted[chain_id][0]
