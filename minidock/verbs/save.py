@@ -64,7 +64,7 @@ def save(
     images = [_prepare(root, image, references, chosen, layers) for image, references in chosen.values()]
     members = plan_archive(images, with_docker_manifest=format == "docker")
     with OutputFile(output, "save image") as file:
-        root.tell("write", f"{file.what}: {len(images)} images with {len(layers)} layers, {format} archive")
+        root.tell("write", f"{file.what}: a {format} archive, images: {len(images)}, layers: {len(layers)}")
         stream = TarOutput(file.fd, file.what)
         for member in members:
             stream.put(member.header)

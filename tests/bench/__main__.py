@@ -1,6 +1,6 @@
 """`python -m tests.bench [--quick] [--rounds N] [NAME…]`: print the table; no time is asserted.
 
-NAME chooses the groups (load, disk, run, list, commit, memory); --quick measures one round of each.
+NAME chooses the groups (load, disk, run, list, commit, save, memory); --quick measures one round of each.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ GROUPS = {
     "run": cases.run_cases,
     "list": cases.list_cases,
     "commit": cases.commit_cases,
+    "save": cases.save_cases,
     "load": cases.load_cases,
     "disk": cases.disk_cases,
 }

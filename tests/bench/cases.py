@@ -1,4 +1,4 @@
-"""What is measured: loading, running, listing, committing.
+"""What is measured: loading, running, listing, committing, saving.
 
 Loads go to tmpfs, where the engines and not the disk are compared, and once to a fresh ext4 each round with the
 time to sync: ext4 avoids inodes that were freed a moment ago, so a loop that extracts and deletes on one file
@@ -221,6 +221,30 @@ def commit_cases(hall: Hall) -> Iterator[Case]:
             contenders["tar | openssl"] = _tar_to_openssl(hall)
         bars = {"tar | openssl": 1.5} if big else {"docker": 0.5 if name == "1 file" else 0.4}
         yield Case(f"commit {name}", contenders, bars, 5 if big else 9)
+
+
+def save_cases(hall: Hall) -> Iterator[Case]:
+    """save of an image and export of a container never started, each to a file that was not there."""
+    archive = hall.copy(real_images.minbase())
+    engines = [hall.engine(kind) for kind in (Minidock, Docker, Podman)]
+    for engine in engines:
+        timed(*engine.load(archive))
+        engine.run("create", "--name", "exported", "--network", "none", "minbase:1", "true")
+    for verb, name in (("save", "minbase:1"), ("export", "exported")):
+
+        def measure(engine: Minidock, verb: str = verb, name: str = name) -> float:
+            target = hall.fresh("archive")
+            seconds = engine.run(verb, "-o", target, name)
+            target.unlink()
+            return seconds
+
+        contenders: dict[str, Measure] = {
+            engine.name: lambda _, engine=engine, measure=measure: measure(engine)  # type: ignore[misc]
+            for engine in engines
+        }
+        yield Case(f"{verb} 163 MB", contenders, {"docker": 0.7, "podman": 0.7}, 5)
+    for engine in engines:
+        engine.run("rm", "exported")
 
 
 def _tar_to_openssl(hall: Hall) -> Measure:
