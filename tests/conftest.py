@@ -99,6 +99,7 @@ class Engine:
         self.root = base / "root"
         self.socket = base / "docker.sock"
         self.pidfile = base / "docker.pid"
+        self.driver = "overlay2"
         self.process: subprocess.Popen[bytes] | None = None
 
     def words(self) -> list[str]:
@@ -113,7 +114,7 @@ class Engine:
             "--iptables=false",
             "--ip-forward=false",
             "--ip-masq=false",
-            "--storage-driver=overlay2",
+            f"--storage-driver={self.driver}",
         ]
 
     def client(self) -> list[str]:
