@@ -15,6 +15,7 @@ from minidock.verbs.export import export
 from minidock.verbs.import_ import import_
 from tests import builders
 from tests.conftest import Engine
+from tests.interop.engines import Release
 
 CHANGES = """
 set -e
@@ -27,13 +28,13 @@ dd if=/dev/zero of=/zeros bs=1000 count=2500 2> /dev/null; echo > /etc/hosts; ch
 """
 
 
-@pytest.fixture(scope="module")
-def image(dockerd: Engine, session_scratch: Path, busybox_archive: Path) -> Iterator[str]:
-    dockerd.docker("load", "-i", busybox_archive)
-    dockerd.docker("tag", "busybox:test", "exportbase:1")
-    dockerd.docker("rmi", "busybox:test")
+@pytest.fixture
+def image(running: Engine, busybox_archive: Path) -> Iterator[str]:
+    running.docker("load", "-i", busybox_archive)
+    running.docker("tag", "busybox:test", "exportbase:1")
+    running.docker("rmi", "busybox:test")
     yield "exportbase:1"
-    dockerd.docker("rmi", "-f", "exportbase:1", check=False)
+    running.docker("rmi", "-f", "exportbase:1", check=False)
 
 
 def theirs(engine: Engine, container: str, path: Path) -> bytes:
@@ -41,18 +42,18 @@ def theirs(engine: Engine, container: str, path: Path) -> bytes:
     return path.read_bytes()
 
 
-def ours(engine: Engine, container: str, path: Path) -> bytes:
+def ours(engine: Engine, container: str, path: Path, version: str) -> bytes:
     with DataRoot.open(str(engine.root), write=False) as root:
-        written = export(root, container, str(path), engine="20.10")
+        written = export(root, container, str(path), engine=version)
     assert not written.warnings
     data = path.read_bytes()
     assert written.tar_bytes == len(data)
     return data
 
 
-def compare(engine: Engine, scratch: Path) -> None:
+def compare(engine: Engine, scratch: Path, version: str) -> None:
     """The container `exported` by both; where they differ, the first entry that does is shown."""
-    mine = ours(engine, "exported", scratch / "ours.tar")
+    mine = ours(engine, "exported", scratch / "ours.tar", version)
     other = theirs(engine, "exported", scratch / "theirs.tar")
     if mine != other:
         lists = [builders.run_command("tar", "-tvf", scratch / name).stdout for name in ("ours.tar", "theirs.tar")]
@@ -61,31 +62,31 @@ def compare(engine: Engine, scratch: Path) -> None:
     assert mine == other
 
 
-@pytest.mark.parametrize("running", [False, True])
-def test_equal_bytes(dockerd: Engine, image: str, scratch: Path, running: bool) -> None:
-    script = CHANGES + ("exec sleep 1000" if running else "")
-    tail = ("--tmpfs", "/tmp:size=1m") if running else ()
+@pytest.mark.parametrize("is_running", [False, True])
+def test_equal_bytes(running: Engine, release: Release, image: str, scratch: Path, is_running: bool) -> None:
+    script = CHANGES + ("exec sleep 1000" if is_running else "")
+    tail = ("--tmpfs", "/tmp:size=1m") if is_running else ()
     run = ("run", "--name", "exported", "--network", "none", *tail)
     try:
-        if running:
-            dockerd.docker(*run, "-d", image, "sh", "-c", script)
-            dockerd.docker("exec", "exported", "sh", "-c", "until test -s /etc/hosts -a -e /zeros; do :; done")
-            dockerd.docker("exec", "exported", "sh", "-c", "until ps | grep -q '[s]leep 1000'; do :; done")
+        if is_running:
+            running.docker(*run, "-d", image, "sh", "-c", script)
+            running.docker("exec", "exported", "sh", "-c", "until test -s /etc/hosts -a -e /zeros; do :; done")
+            running.docker("exec", "exported", "sh", "-c", "until ps | grep -q '[s]leep 1000'; do :; done")
         else:
-            dockerd.docker(*run, image, "sh", "-c", script)
+            running.docker(*run, image, "sh", "-c", script)
         mounts = Path("/proc/self/mountinfo").read_text()
-        compare(dockerd, scratch)
+        compare(running, scratch, release.label)
         assert Path("/proc/self/mountinfo").read_text() == mounts
     finally:
-        dockerd.docker("rm", "-f", "exported", check=False)
+        running.docker("rm", "-f", "exported", check=False)
 
 
-def test_never_started(dockerd: Engine, image: str, scratch: Path) -> None:
+def test_never_started(running: Engine, release: Release, image: str, scratch: Path) -> None:
     try:
-        dockerd.docker("create", "--name", "exported", image, "true")
-        compare(dockerd, scratch)
+        running.docker("create", "--name", "exported", image, "true")
+        compare(running, scratch, release.label)
     finally:
-        dockerd.docker("rm", "-f", "exported", check=False)
+        running.docker("rm", "-f", "exported", check=False)
 
 
 @pytest.mark.parametrize(
@@ -97,15 +98,15 @@ def test_never_started(dockerd: Engine, image: str, scratch: Path) -> None:
         ("-c", "ENTRYPOINT run me", "-c", "USER 5", "-c", "WORKDIR /x", "-c", "LABEL a=b", "-c", "VOLUME /v"),
     ],
 )
-def test_import_makes_the_same_config(dockerd: Engine, data_root: Any, scratch: Path, words: tuple[str, ...]) -> None:
+def test_import_makes_the_same_config(running: Engine, data_root: Any, scratch: Path, words: tuple[str, ...]) -> None:
     tar = scratch / "root.tar"
     tar.write_bytes(builders.busybox_layer())
-    image_id = dockerd.docker("import", *words, tar).stdout.strip()
+    image_id = running.docker("import", *words, tar).stdout.strip()
     try:
-        content = dockerd.root / "image/overlay2/imagedb/content/sha256"
+        content = running.root / "image/overlay2/imagedb/content/sha256"
         expected = json.loads((content / image_id.removeprefix("sha256:")).read_text())
     finally:
-        dockerd.docker("rmi", image_id, check=False)
+        running.docker("rmi", image_id, check=False)
     changes = [word for flag, word in zip(words[::2], words[1::2], strict=True) if flag == "-c"]
     message = words[1] if words[:1] == ("-m",) else ""
     made = import_(data_root, str(tar), "imported:1", changes=changes, message=message)
@@ -119,22 +120,22 @@ def test_import_makes_the_same_config(dockerd: Engine, data_root: Any, scratch: 
     assert list(document["config"]) == list(expected["config"])
 
 
-def test_export_import_round_trip(dockerd: Engine, image: str, data_root: Any, scratch: Path) -> None:
+def test_export_import_round_trip(running: Engine, release: Release, image: str, data_root: Any, scratch: Path) -> None:
     """What we export, the engine imports; what it exports, we import: one layer, one digest."""
     try:
-        dockerd.docker("run", "--name", "exported", "--network", "none", image, "sh", "-c", CHANGES)
-        data = ours(dockerd, "exported", scratch / "ours.tar")
+        running.docker("run", "--name", "exported", "--network", "none", image, "sh", "-c", CHANGES)
+        data = ours(running, "exported", scratch / "ours.tar", release.label)
         image_id = subprocess.run(
-            ["/usr/bin/docker", "-H", f"unix://{dockerd.socket}", "import", "-", "reimported:1"],
+            ["/usr/bin/docker", "-H", f"unix://{running.socket}", "import", "-", "reimported:1"],
             input=data,
             capture_output=True,
             check=True,
         )
         assert image_id.stdout.startswith(b"sha256:")
-        facts = json.loads(dockerd.docker("inspect", "reimported:1").stdout)[0]
-        theirs(dockerd, "exported", scratch / "theirs.tar")
+        facts = json.loads(running.docker("inspect", "reimported:1").stdout)[0]
+        theirs(running, "exported", scratch / "theirs.tar")
         made = import_(data_root, str(scratch / "theirs.tar"))
         assert data_root.images.get(made.image_id).config.diff_ids == facts["RootFS"]["Layers"]
     finally:
-        dockerd.docker("rm", "-f", "exported", check=False)
-        dockerd.docker("rmi", "-f", "reimported:1", check=False)
+        running.docker("rm", "-f", "exported", check=False)
+        running.docker("rmi", "-f", "reimported:1", check=False)

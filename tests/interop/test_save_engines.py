@@ -76,11 +76,11 @@ def rich_archive(scratch: Path) -> Path:
 
 
 @pytest.fixture
-def loaded(dockerd: Engine, rich_archive: Path) -> Iterator[Engine]:
+def loaded(running: Engine, rich_archive: Path) -> Iterator[Engine]:
     """The engine, with the two images."""
-    dockerd.docker("load", "-i", rich_archive)
-    yield dockerd
-    dockerd.docker("rmi", "-f", "rich:1", "rich:two", "other/rich:1", "second:1", check=False)
+    running.docker("load", "-i", rich_archive)
+    yield running
+    running.docker("rmi", "-f", "rich:1", "rich:two", "other/rich:1", "second:1", check=False)
 
 
 def test_layer_tars_equal_the_engines(loaded: Engine, scratch: Path) -> None:
@@ -139,14 +139,14 @@ def ours(data_root: Any, rich_archive: Path, scratch: Path) -> tuple[Path, Path,
     return scratch / "docker.tar", scratch / "oci.tar", [image.image_id for image in loaded]
 
 
-def test_the_engine_loads_ours(dockerd: Engine, ours: tuple[Path, Path, list[str]]) -> None:
+def test_the_engine_loads_ours(running: Engine, ours: tuple[Path, Path, list[str]]) -> None:
     docker_tar, _, image_ids = ours
     try:
-        dockerd.docker("load", "-i", docker_tar)
+        running.docker("load", "-i", docker_tar)
         for name, image_id in zip(("rich:1", "second:1"), image_ids, strict=True):
-            assert dockerd.docker("inspect", "-f", "{{.Id}}", name).stdout.strip() == image_id
+            assert running.docker("inspect", "-f", "{{.Id}}", name).stdout.strip() == image_id
     finally:
-        dockerd.docker("rmi", "-f", "rich:1", "second:1", check=False)
+        running.docker("rmi", "-f", "rich:1", "second:1", check=False)
 
 
 def test_podman_loads_ours(ours: tuple[Path, Path, list[str]], scratch: Path) -> None:
