@@ -101,9 +101,8 @@ def foreign_archive(folder: Path, layer: bytes) -> Path:
 
 def test_a_root_that_is_not_there_yet(scratch: Path, archive: Path) -> None:
     root = scratch / "rootfs/var/lib/docker"
-    mounts = Path("/proc/self/mountinfo").read_text()
     good(root, "pull-tar", "-q", archive)
-    assert Path("/proc/self/mountinfo").read_text() == mounts
+    assert str(root) not in Path("/proc/self/mountinfo").read_text()
     modes = {
         "": 0o710,
         "image": 0o700,
