@@ -10,6 +10,7 @@ from typing import Any
 from minidock.store.root import DataRoot
 from minidock.verbs.commit import commit
 from tests.conftest import Engine
+from tests.interop.engines import Release
 
 FLAGS: list[tuple[list[str], dict[str, Any]]] = [
     ([], {}),
@@ -35,11 +36,11 @@ CHANGES: list[list[str]] = [
 ]
 
 
-def config_of(raw: bytes) -> dict[str, Any]:
+def config_of(raw: bytes, engine: str) -> dict[str, Any]:
     """An image config without what must differ between two commits."""
     document: dict[str, Any] = json.loads(raw)
     assert document["created"] == document["history"][-1]["created"]
-    assert document.pop("docker_version").startswith("20.10")
+    assert document.pop("docker_version").startswith(engine)
     del document["created"], document["history"][-1]["created"]
     return document
 
@@ -49,9 +50,9 @@ def raw_config(root: Path, image_id: str) -> bytes:
 
 
 def test_configs_equal_dockers_and_docker_takes_the_images_over(
-    new_engine: Callable[[], Engine], session_scratch: Path, scratch: Path, busybox_archive: Path
+    spare: Callable[[], Engine], release: Release, scratch: Path, busybox_archive: Path
 ) -> None:
-    engine = new_engine()
+    engine = spare()
     engine.start()
     engine.docker("load", "-i", busybox_archive)
     words = ("-e", "HOME=/root", "-e", "A=0", "--label", "own=1", "-w", "/data", "--name", "source")
@@ -72,15 +73,15 @@ def test_configs_equal_dockers_and_docker_takes_the_images_over(
     with DataRoot.open(str(engine.root)) as root:
         layers = root.layers.all()
         for changes, options, raw in wanted:
-            result = commit(root, "source", changes=changes, engine="20.10", **options)
+            result = commit(root, "source", changes=changes, engine=release.label, **options)
             ours = root.images.get(result.image_id).raw
-            assert config_of(ours) == config_of(raw), changes
+            assert config_of(ours, release.label) == config_of(raw, release.label), changes
             # Not only equal values: the same bytes but for the times and the version.
             assert list(json.loads(ours)) == list(json.loads(raw))
             assert list(json.loads(ours)["config"]) == list(json.loads(raw)["config"])
         assert root.layers.all() == layers, "the same upper directory gives the layer that is there already"
         Path(upper, "added-later").write_text("later\n")
-        last = commit(root, "source", "taken:over", message="by minidock", engine="20.10")
+        last = commit(root, "source", "taken:over", message="by minidock", engine=release.label)
 
     engine.start()
     history = engine.docker("history", "--no-trunc", "--format", "{{.Comment}}|{{.CreatedBy}}", "taken:over").stdout

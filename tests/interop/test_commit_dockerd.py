@@ -22,6 +22,7 @@ from minidock.verbs.diff import diff
 from tests import builders
 from tests.conftest import Engine
 from tests.integration.test_changes import Upper, random_upper
+from tests.interop.engines import Release
 
 SECOND = 1_000_000_000
 EMPTY = "sha256:5f70bf18a086007016e948b04aed3b82103a36bea41755b6cddfaf10ace3c6ef"
@@ -48,11 +49,11 @@ def base_image() -> builders.ImageSpec:
 
 
 @pytest.fixture(scope="module")
-def base(dockerd: Engine, session_scratch: Path) -> Iterator[str]:
+def base(running: Engine, session_scratch: Path) -> Iterator[str]:
     archive = builders.docker_archive(session_scratch / "commitbase.tar", base_image())
-    dockerd.docker("load", "-i", archive)
+    running.docker("load", "-i", archive)
     yield "commitbase:1"
-    dockerd.docker("rmi", "-f", "commitbase:1", check=False)
+    running.docker("rmi", "-f", "commitbase:1", check=False)
 
 
 class Changed:
@@ -86,12 +87,12 @@ class Changed:
         self.engine.docker("rmi", image)
         return str(layers[-1]) if len(layers) > self.layers else EMPTY
 
-    def our_diff_id(self, place: Path) -> str:
+    def our_diff_id(self, place: Path, dialect: str) -> str:
         place.mkdir()
         upper_fd, diff_fd = os.open(self.upper, os.O_RDONLY), os.open(place, os.O_RDONLY)
         split_fd = os.open(place.with_suffix(".split"), os.O_RDWR | os.O_CREAT)
         try:
-            return write_layer(upper_fd, diff_fd, split_fd, dialect="a").diff_id
+            return write_layer(upper_fd, diff_fd, split_fd, dialect=dialect).diff_id
         finally:
             for handle in (upper_fd, diff_fd, split_fd):
                 os.close(handle)
@@ -312,24 +313,28 @@ CASES = [
 
 
 @pytest.mark.parametrize("act", CASES)
-def test_equal_diff_id_and_equal_diff(act: Callable[[Path], None], dockerd: Engine, base: str, scratch: Path) -> None:
-    container = Changed(dockerd, base)
+def test_equal_diff_id_and_equal_diff(
+    act: Callable[[Path], None], running: Engine, release: Release, base: str, scratch: Path
+) -> None:
+    container = Changed(running, base)
     try:
         container.change(scratch / "merged", act)
-        assert container.our_diff_id(scratch / "layer") == container.docker_diff_id()
+        assert container.our_diff_id(scratch / "layer", release.dialect) == container.docker_diff_id()
         assert container.our_changes() == container.docker_changes()
     finally:
         container.remove()
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_random_uppers_have_equal_diff_ids(seed: int, dockerd: Engine, base: str, scratch: Path) -> None:
-    container = Changed(dockerd, base)
+def test_random_uppers_have_equal_diff_ids(
+    seed: int, running: Engine, release: Release, base: str, scratch: Path
+) -> None:
+    container = Changed(running, base)
     try:
         upper = Upper(scratch / "upper")
         random_upper(upper, random.Random(1000 + seed))
         builders.run_command("cp", "-a", f"{scratch}/upper/.", container.upper)
-        assert container.our_diff_id(scratch / "layer") == container.docker_diff_id()
+        assert container.our_diff_id(scratch / "layer", release.dialect) == container.docker_diff_id()
     finally:
         container.remove()
 
@@ -364,23 +369,27 @@ def random_edits(root: Path, source: random.Random) -> None:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_random_edits_have_equal_diff_ids_and_diffs(seed: int, dockerd: Engine, base: str, scratch: Path) -> None:
-    container = Changed(dockerd, base)
+def test_random_edits_have_equal_diff_ids_and_diffs(
+    seed: int, running: Engine, release: Release, base: str, scratch: Path
+) -> None:
+    container = Changed(running, base)
     try:
         container.change(scratch / "merged", lambda root: random_edits(root, random.Random(seed)))
-        assert container.our_diff_id(scratch / "layer") == container.docker_diff_id()
+        assert container.our_diff_id(scratch / "layer", release.dialect) == container.docker_diff_id()
         assert container.our_changes() == container.docker_changes()
     finally:
         container.remove()
 
 
-def test_uppers_deeper_than_the_descriptors_allowed(dockerd: Engine, base: str, scratch: Path) -> None:
-    container = Changed(dockerd, base)
+def test_uppers_deeper_than_the_descriptors_allowed(
+    running: Engine, release: Release, base: str, scratch: Path
+) -> None:
+    container = Changed(running, base)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         os.makedirs(container.upper + "/d" * 400)
         resource.setrlimit(resource.RLIMIT_NOFILE, (256, limits[1]))
-        ours = container.our_diff_id(scratch / "layer")
+        ours = container.our_diff_id(scratch / "layer", release.dialect)
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         assert ours == container.docker_diff_id()
     finally:

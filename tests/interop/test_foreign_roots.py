@@ -12,7 +12,13 @@ from tests.conftest import Engine
 from tests.integration.tool import command
 from tests.interop.engines import RELEASES, NewEngine, Release, SuiteEngine
 
-COMMANDS = (("images",), ("ps", "-a"), ("info",), ("pull-tar", "ARCHIVE"), ("run", "--rm", "busybox:test", "true"))
+COMMANDS: tuple[tuple[str, ...], ...] = (
+    ("images",),
+    ("ps", "-a"),
+    ("info",),
+    ("pull-tar", "ARCHIVE"),
+    ("run", "--rm", "busybox:test", "true"),
+)
 
 
 def refused(root: Path, archive: Path) -> list[str]:
