@@ -42,7 +42,11 @@ def open_layers(overlay_path: str, layers: Sequence[str], *, trace: Trace | None
     def act() -> int:
         unshare(CLONE_NEWNS)
         mount(None, b"/", None, MS_REC | MS_PRIVATE)
-        overlay.execute()
+        try:
+            overlay.execute()
+        except SyscallError as error:
+            # The call itself is a page long.
+            raise SyscallError(f"overlay mount of {len(layers)} layers", error.errno or 0) from None
         return os.open(overlay.target, _FOLDER_FLAGS)
 
     return _open_in_child(act)

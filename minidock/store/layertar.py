@@ -45,7 +45,7 @@ class LayerTar:
     Units: size_bytes of the whole tar; kept_bytes of memory that its headers take
     """
 
-    __slots__ = ("_diff_path", "_split_path", "_steps", "diff_id", "kept_bytes", "size_bytes")
+    __slots__ = ("_diff_path", "_split_path", "_steps", "chain_id", "diff_id", "kept_bytes", "size_bytes")
 
     def __init__(self, root: DataRoot, layer: Layer, *, keep_bytes: int = 0) -> None:
         """Read the layer's tar-split.
@@ -53,6 +53,7 @@ class LayerTar:
         Shape:  keep_bytes: how much memory it may take, so that tar-split is not read again for writing
         Raises: StoreCorrupt when it is missing or malformed, or the layer's directory is missing
         """
+        self.chain_id = layer.chain_id
         self.diff_id = layer.diff_id
         self.size_bytes = self.kept_bytes = 0
         self._diff_path = root.layers.diff_path(layer.cache_id)

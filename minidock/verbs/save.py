@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minidock.errors import NoSuchImage, StoreCorrupt, UsageError
+from minidock.errors import MinidockError, NoSuchImage, StoreCorrupt, UsageError
 from minidock.formats.platform import Platform, parse_platform
 from minidock.formats.reference import parse_reference
 from minidock.formats.savedarchive import ImageToSave, plan_archive
@@ -72,7 +72,7 @@ def save(
             if member.diff_id is not None:
                 layer = layers[member.diff_id]
                 root.tell("read", f"layer {layer.diff_id}: its files, {layer.size_bytes} bytes of tar to make again")
-                layer.write(stream)
+                _write_layer(root, layer, stream)
                 root.tell("hash", f"sha256 of {layer.size_bytes} bytes of tar = {layer.diff_id}")
             else:
                 stream.put(member.data)
@@ -81,6 +81,16 @@ def save(
         stream.flush()
     saved = [reference for image in images for reference in image.references]
     return SavedImages(list(chosen), saved, list(layers), stream.written_bytes)
+
+
+def _write_layer(root: DataRoot, layer: LayerTar, stream: TarOutput) -> None:
+    try:
+        layer.write(stream)
+    except MinidockError as error:
+        # No lock is held meanwhile, since whoever reads the stream may be slow.
+        if not root.layers.has(layer.chain_id):
+            raise NoSuchImage("an image was removed while it was saved") from error
+        raise
 
 
 def _choose(root: DataRoot, names: Sequence[str]) -> dict[ImageID, tuple[Image, list[Reference]]]:

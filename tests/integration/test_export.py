@@ -118,6 +118,18 @@ def test_a_hostile_passwd(tool: Tool, word: str) -> None:
     assert exported(tool, "box", engine="20.10")["bin"].uname == ""
 
 
+def test_as_many_layers_as_an_image_can_have(tool: Tool, scratch: Path) -> None:
+    layers = [builders.layer_tar(builders.tar_member(b"f%d" % number, b"%d" % number)) for number in range(125)]
+    archive = builders.docker_archive(scratch / "in.tar", builders.ImageSpec(layers, tags=["many:125"]))
+    tool.good("load", "-i", archive)
+    tool.good("create", "--name", "box", "many:125", "none")
+    found = exported(tool, "box")
+    assert {f"f{number}" for number in range(125)} < set(found)
+    tool.good("save", "-o", scratch / "out.tar", "many:125")
+    with tarfile.open(scratch / "out.tar") as members:
+        assert len(members.getnames()) == 125 + 2 + 2 + 4
+
+
 def test_a_missing_layer_is_named(tool: Tool, scratch: Path) -> None:
     tool.good("create", "--name", "box", "busybox:test", "sh")
     with DataRoot.open(str(tool.root)) as root:

@@ -17,6 +17,7 @@ import pytest
 from minidock.errors import DigestMismatch, NoSuchImage, StoreCorrupt, SyscallError, UsageError
 from minidock.store.root import DataRoot
 from minidock.verbs.pull_tar import pull_tar
+from minidock.verbs.rmi import rmi
 from minidock.verbs.save import save
 from tests import builders
 from tests.integration.tool import Terminal, Tool, command
@@ -279,6 +280,37 @@ def test_a_missing_layer(root: DataRoot, scratch: Path) -> None:
     os.rename(layer_directory(root).parent, scratch / "away")
     with pytest.raises(StoreCorrupt, match="is missing"):
         save(root, ["damage:1"], str(scratch / "out.tar"))
+
+
+def test_an_image_removed_meanwhile(root: DataRoot, scratch: Path) -> None:
+    def remove(kind: str, text: str) -> None:
+        if kind == "read":
+            with DataRoot.open(root.path) as other:
+                rmi(other, ["damage:1"])
+
+    root.trace = remove
+    with pytest.raises(NoSuchImage, match="removed while it was saved"):
+        save(root, ["damage:1"], str(scratch / "out.tar"))
+    assert not (scratch / "out.tar").exists()
+
+
+def test_killed_at_any_moment(tool: Tool, scratch: Path) -> None:
+    """Nothing is left beside the target, which is whole or not there."""
+    whole = tool.good("save", "-o", scratch / "whole.tar", "busybox:test")
+    assert whole == ""
+    (scratch / "out").mkdir()
+    for hundredths in range(2, 14):
+        process = tool.start("save", "-o", scratch / "out/it.tar", "busybox:test", stderr=subprocess.DEVNULL)
+        try:
+            process.wait(hundredths / 100)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+        left = os.listdir(scratch / "out")
+        assert left in ([], ["it.tar"])
+        if left:
+            assert (scratch / "out/it.tar").read_bytes() == (scratch / "whole.tar").read_bytes()
+            (scratch / "out/it.tar").unlink()
 
 
 def test_where_the_archive_may_go(root: DataRoot, scratch: Path) -> None:
