@@ -13,6 +13,7 @@ from minidock.errors import DigestMismatch
 from minidock.formats.archive import open_archive
 from minidock.formats.layercheck import check_layers
 from minidock.ids import chain_ids_of
+from minidock.store.distribution import note_blob
 from minidock.store.unpack import UnpackJob, unpack_layers
 
 TYPE_CHECKING = False
@@ -165,6 +166,9 @@ class _Loader:
             if image.parent is not None:
                 self._root.images.add(image.config.raw, parent=image.parent)
         _set_references(self._root, loaded)
+        for diff_id, blob in self._wanted.values():
+            if blob.blob_digest is not None and blob.blob_digest != diff_id:
+                note_blob(self._root, blob.blob_digest, diff_id)
         return loaded
 
     def _publish_layers(self, image: ArchivedImage, chain_ids: list[ChainID], result: LoadedImage) -> None:

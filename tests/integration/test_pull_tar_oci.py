@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import os
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 from minidock.errors import BadArchive, BadManifest, UsageError
+from minidock.ids import Digest
+from minidock.store.distribution import diff_id_of
 from minidock.store.root import DataRoot
 from minidock.verbs.pull_tar import pull_tar
 from tests import builders, ocilayouts
@@ -151,3 +154,27 @@ def test_podmans_docker_dir(data_root: DataRoot, scratch: Path) -> None:
     (folder / "version").write_text("Directory Transport Version: 1.1\n")
     (loaded,) = pull_tar(data_root, str(folder), name="dir:1")
     check_layers(data_root, loaded, spec)
+
+
+def test_compressed_blobs_are_noted_for_later_pulls(data_root: DataRoot, scratch: Path) -> None:
+    """image/overlay2/distribution, as the engine keeps it: a blob's digest leads to its layer's diff_id."""
+    layout = Layout()
+    layer = builders.layer_tar(builders.tar_member(b"a", b"a\n"))
+    packed = gzip.compress(layer, mtime=0)
+    layout.manifests.append(
+        layout.add_image(ImageSpec([layer]), compress=lambda data: packed, annotations=ocilayouts.named("noted:1"))
+    )
+    pull_tar(data_root, str(layout.write(scratch / "layout")))
+    digest = Digest.parse(builders.sha256(packed))
+    assert diff_id_of(data_root, digest) == builders.sha256(layer)
+    note = Path(data_root.image_path, "distribution/diffid-by-digest/sha256", digest.hex)
+    assert note.read_text() == builders.sha256(layer)
+    assert note.stat().st_mode & 0o777 == 0o644
+    assert note.parent.parent.parent.stat().st_mode & 0o777 == 0o700
+    # a plain layer's digest is its diff_id: nothing to note
+    assert diff_id_of(data_root, Digest.parse(builders.sha256(layer))) is None
+    # what is there but is not a diff_id is no answer, and is mended by the next load
+    note.write_text("../../etc/passwd")
+    assert diff_id_of(data_root, digest) is None
+    pull_tar(data_root, str(scratch / "layout"))
+    assert diff_id_of(data_root, digest) == builders.sha256(layer)
