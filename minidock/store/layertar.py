@@ -9,6 +9,7 @@ Source: moby layer/layer_store.go, TarStream; shared format notes §9
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -36,6 +37,8 @@ _READ_BYTES = 1 << 20
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY
 # O_NONBLOCK: should a FIFO take the file's place, nothing hangs.
 _FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+# A folder on the way is missing, is none, or leads in circles.
+_NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _MEND = "remove the image and load it again; its files can be had by export of a container"
 
 
@@ -180,7 +183,9 @@ class _LayerFiles:
         except (FileNotFoundError, NotADirectoryError):
             raise self.damaged(entry, "is missing") from None
         except SyscallError as error:
-            raise self.damaged(entry, f"is missing ({error.strerror})") from None
+            if error.errno not in _NOT_THERE:
+                raise
+            raise self.damaged(entry, "is missing") from None
         except OSError as error:
             raise SyscallError(f"open({os.fsdecode(entry.name)!r})", error.errno or 5) from None
 

@@ -49,7 +49,10 @@ def write_tree(tree_fd: int, output: TarOutput, *, dialect: str = "c") -> Writte
 
 
 class _TreeNames:
-    """Owner names by the tree's own passwd and group: these engines export from inside the container's root."""
+    """Owner names by the tree's own passwd and group: these engines export from inside the container's root.
+
+    What else the host's name services would say there, such as nss-systemd's root, is not asked.
+    """
 
     __slots__ = ("_groups", "_users")
 

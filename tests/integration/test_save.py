@@ -139,6 +139,17 @@ def test_image_without_layers(data_root: DataRoot, scratch: Path) -> None:
         assert pull_tar(other, str(scratch / "out.tar"))[0].image_id == image.image_id
 
 
+def test_a_layer_that_stands_twice_in_one_image(data_root: DataRoot, scratch: Path) -> None:
+    other = builders.layer_tar(builders.tar_member(b"etc/.wh.conf"))
+    spec = builders.ImageSpec([LAYER, other, LAYER, other], tags=["twice:1"])
+    (image,) = pull_tar(data_root, str(builders.docker_archive(scratch / "in.tar", spec)))
+    with tarfile.open(fileobj=io.BytesIO(saved(data_root, scratch / "out.tar", "twice:1"))) as archive:
+        names = archive.getnames()
+    assert len(names) == len(set(names)) == 2 + 2 + 2 + 4
+    with DataRoot.open(str(scratch / "other")) as root:
+        assert pull_tar(root, str(scratch / "out.tar"))[0].image_id == image.image_id
+
+
 def test_platform_and_format_are_checked(root: DataRoot, scratch: Path) -> None:
     saved(root, scratch / "out.tar", "damage:1", platform="linux/amd64")
     with pytest.raises(NoSuchImage, match="linux/arm64"):
@@ -329,6 +340,17 @@ def test_where_the_archive_may_go(root: DataRoot, scratch: Path) -> None:
     with open("/dev/full", "wb") as full, pytest.raises(SyscallError, match="No space left"):
         save(root, ["damage:1"], full.fileno())
     assert not [name for name in os.listdir(scratch) if name.startswith(".")]
+
+
+def test_file_systems_without_unnamed_files(root: DataRoot, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There O_TMPFILE is no more than the O_DIRECTORY in it."""
+    expected = saved(root, scratch / "one.tar", "damage:1")
+    monkeypatch.setattr(os, "O_TMPFILE", os.O_DIRECTORY)
+    assert saved(root, scratch / "two.tar", "damage:1") == expected
+    _change(layer_directory(root) / "etc/conf")
+    with pytest.raises(DigestMismatch):
+        save(root, ["damage:1"], str(scratch / "three.tar"))
+    assert sorted(os.listdir(scratch)) == ["in.tar", "one.tar", "root", "two.tar"]
 
 
 def test_trace(root: DataRoot, scratch: Path) -> None:

@@ -71,7 +71,7 @@ def read_saved(archive: Path) -> dict[str, tuple[list[str] | None, list[str]]]:
 def rich_archive(scratch: Path) -> Path:
     layers = rich_layers()
     first = builders.ImageSpec(layers, tags=["rich:1", "rich:two", "other/rich:1"])
-    second = builders.ImageSpec([*layers[:2], builders.busybox_layer()], tags=["second:1"])
+    second = builders.ImageSpec([*layers[:2], builders.busybox_layer(), layers[1]], tags=["second:1"])
     return builders.docker_archive(scratch / "rich.tar", first, second)
 
 
