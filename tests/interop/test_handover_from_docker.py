@@ -225,13 +225,14 @@ def test_load(left: Left) -> None:
     assert sorted(left.tool.good("images", "-a", "--no-trunc", "--format", IMAGES).splitlines()) == left.images
 
 
-def test_export(left: Left, scratch: Path) -> None:
-    left.tool.good("export", "-o", scratch / "ours.tar", "ran")
-    listings = [
-        builders.run_command("tar", "--numeric-owner", "-tvf", path).stdout.splitlines()
-        for path in (scratch / "ours.tar", left.exported)
-    ]
-    assert listings[0] == listings[1]
+def test_export_and_import(left: Left, release: Release, scratch: Path) -> None:
+    left.tool.good("export", "--engine", release.label, "-o", scratch / "ours.tar", "ran")
+    theirs = left.exported.read_bytes()
+    assert (scratch / "ours.tar").read_bytes() == theirs
+    made = left.tool.good("import", left.exported, "imported:1")
+    assert json.loads(left.tool.good("inspect", made))[0]["RootFS"]["Layers"] == [builders.sha256(theirs)]
+    assert left.tool.good("run", "--rm", "imported:1", "cat", "/data/new") == "new"
+    left.tool.good("rmi", "imported:1")
 
 
 def test_tag(left: Left) -> None:

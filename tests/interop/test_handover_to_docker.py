@@ -295,11 +295,17 @@ def test_exec_stop_wait_and_kill(handed: Handed) -> None:
     assert handed.docker("wait", "exec").stdout == "137\n"
 
 
-def test_export(handed: Handed, scratch: Path) -> None:
-    handed.docker("export", "-o", scratch / "export.tar", "ran")
-    names = builders.run_command("tar", "-tf", scratch / "export.tar").stdout.splitlines()
+def test_export_and_import(handed: Handed, release: Release, scratch: Path) -> None:
+    theirs, ours = scratch / "theirs.tar", scratch / "ours.tar"
+    handed.docker("export", "-o", theirs, "ran")
+    names = builders.run_command("tar", "-tf", theirs).stdout.splitlines()
     assert {"data/new", "data/link", "data/two", ".dockerenv"} <= set(names)
     assert "data/one" not in names
+    handed.tool.good("export", "--engine", release.label, "-o", ours, "ran")
+    assert ours.read_bytes() == theirs.read_bytes()
+    made = handed.docker("import", ours, "imported:1").stdout.strip()
+    assert handed.facts(made)["RootFS"]["Layers"] == [builders.sha256(ours.read_bytes())]
+    handed.docker("rmi", "imported:1")
 
 
 def test_rm(handed: Handed) -> None:
