@@ -171,6 +171,8 @@ class _LayerFiles:
         Raises: StoreCorrupt unless it is a regular file of the entry's size; SyscallError
         """
         folder, _, base = clean_name(entry.name).rpartition(b"/")
+        if b"\0" in entry.name:
+            raise self.damaged(entry, "is missing")
         try:
             parent = self._folder(folder) if folder else self._root_fd
             # Before it is opened: opening a device may do something.

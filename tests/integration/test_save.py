@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import random
 import subprocess
 import tarfile
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from minidock.errors import DigestMismatch, NoSuchImage, StoreCorrupt, SyscallError, UsageError
+from minidock.errors import DigestMismatch, MinidockError, NoSuchImage, StoreCorrupt, SyscallError, UsageError
 from minidock.store.root import DataRoot
 from minidock.verbs.pull_tar import pull_tar
 from minidock.verbs.rmi import rmi
@@ -265,6 +266,7 @@ def _lines(*entries: dict[str, Any]) -> bytes:
     [
         [{"type": 1, "name": "../../../../../etc/hostname", "size": 5, "payload": "AAAAAAAAAAA=", "position": 0}],
         [{"type": 1, "name": "/etc/hostname", "size": 1 << 60, "payload": "AAAAAAAAAAA=", "position": 0}],
+        [{"type": 1, "name": "etc/co\0nf", "size": 5, "payload": "AAAAAAAAAAA=", "position": 0}],
         [{"type": 1, "name": "..", "size": 5, "payload": "AAAAAAAAAAA=", "position": 0}],
         [{"type": 1, "name": "etc/conf", "size": -5, "payload": "AAAAAAAAAAA=", "position": 0}],
         [{"type": 2, "payload": "AAAA", "position": 0}],
@@ -279,6 +281,50 @@ def test_a_hostile_tar_split(root: DataRoot, scratch: Path, entries: list[dict[s
     with pytest.raises((StoreCorrupt, DigestMismatch)):
         save(root, ["damage:1"], str(scratch / "out.tar"))
     assert not (scratch / "out.tar").exists()
+
+
+def test_random_damage_to_tar_split(root: DataRoot, scratch: Path) -> None:
+    """Whatever stands there, save gives the true layer or one clear error, and never hangs."""
+    expected = saved(root, scratch / "out.tar", "damage:1")
+    path = record(root, "tar-split.json.gz")
+    good = gzip.decompress(path.read_bytes())
+    pieces = [
+        b'"',
+        b"{",
+        b"\\u0000",
+        b"\\ud800",
+        b"..",
+        b"/",
+        b"9",
+        b"-1",
+        b"null",
+        b"[]",
+        b"\n",
+        b"\xff",
+        b"true",
+        b"",
+    ]
+    errors = 0
+    for seed in range(150):
+        chance = random.Random(seed)
+        lines = good.split(b"\n")
+        for _ in range(chance.choice((1, 1, 3))):
+            number = chance.randrange(len(lines))
+            place = chance.randrange(len(lines[number]) + 1)
+            # Mostly at the end, where the short fields of a line are, and not within its base64.
+            if chance.random() < 0.7:
+                place = max(0, len(lines[number]) - chance.randrange(1, 60))
+            cut = chance.randrange(4)
+            lines[number] = lines[number][:place] + chance.choice(pieces) + lines[number][place + cut :]
+        if chance.random() < 0.2:
+            chance.shuffle(lines)
+        path.write_bytes(gzip.compress(b"\n".join(lines), 1))
+        try:
+            assert saved(root, scratch / "out.tar", "damage:1") == expected
+        except MinidockError as error:
+            assert str(error) and "\n" not in str(error)
+            errors += 1
+    assert errors > 50
 
 
 def test_a_wrong_record(root: DataRoot, scratch: Path) -> None:
