@@ -75,6 +75,8 @@ class Left:
         self.diff = sorted(docker("diff", "ran").stdout.splitlines())
         docker("export", "-o", base / "export.tar", "ran")
         self.exported = base / "export.tar"
+        docker("save", "-o", base / "saved.tar", *self.specs, "theirs:1")
+        self.saved = base / "saved.tar"
         engine.stop()
         for facts in self.containers.values():
             for name, more in UNKNOWN.items():
@@ -215,6 +217,12 @@ def test_save(left: Left, scratch: Path) -> None:
         assert [builders.sha256(layer) for layer in spec.layers] in diff_ids
         assert digests >= {builders.sha256(layer) for layer in spec.layers}
     assert digests >= {left.facts["theirs:1"]["Id"], *left.facts["theirs:1"]["RootFS"]["Layers"]}
+    # What either saved is the same images, for whoever loads it.
+    form = ("images", "--no-trunc", "--format", "{{.Repository}}:{{.Tag}} {{.ID}}")
+    ids = {name: left.facts[name]["Id"] for name in (*left.specs, "theirs:1")}
+    for archive in (scratch / "ours.tar", left.saved):
+        other = Tool(scratch / archive.stem, archive)
+        assert dict(line.split() for line in other.good(*form).splitlines()) == ids
 
 
 def test_load(left: Left) -> None:

@@ -1,0 +1,64 @@
+"""docs/handover.md names tests that exist, each run with every release of Docker that it speaks of."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from functools import cache
+
+from tests.house import source
+
+TABLE = (source.PROJECT / "docs/handover.md").read_text()
+RELEASES = ("20.10", "26.1", "28.5")
+COLUMNS = ("test_handover_to_docker.py", "test_handover_from_docker.py")
+# What docker can be asked and minidock cannot is no row; what minidock has beyond docker neither.
+COMMANDS = (
+    "images history inspect ps run create start exec stop wait kill logs diff commit save load export import tag rmi rm"
+).split()
+
+
+@cache
+def collected() -> frozenset[str]:
+    """The IDs of all tests against engines, as pytest finds them."""
+    words = ["-m", "pytest", "--collect-only", "-q", "-m", "engines or not engines", "tests/interop"]
+    done = subprocess.run([sys.executable, *words], cwd=source.PROJECT, capture_output=True, text=True, check=True)
+    return frozenset(line.removeprefix("tests/interop/") for line in done.stdout.splitlines() if "::" in line)
+
+
+def rows() -> list[list[str]]:
+    """The cells of both tables, without their heads."""
+    lines = [line.strip("|").split("|") for line in TABLE.splitlines() if line.startswith("| ")]
+    return [[cell.strip() for cell in line] for line in lines if "asked" not in line[1] and line[1].strip() != "proof"]
+
+
+def named() -> list[str]:
+    """Every test of the tables, with its file."""
+    found = []
+    for cells in rows():
+        for column, cell in enumerate(cells[1:]):
+            tests = re.findall(r"`([\w.:]+)`", cell)
+            assert tests, cells
+            found += [test if "::" in test else f"{COLUMNS[column]}::{test}" for test in tests]
+    return found
+
+
+def test_every_test_runs_with_every_release() -> None:
+    tests = collected()
+    missing = [
+        f"{name}[{release}]"
+        for name in named()
+        for release in RELEASES
+        if not any(test.startswith(f"{name}[{release}") for test in tests)
+    ]
+    assert not missing, "\n".join(missing)
+
+
+def test_every_command_has_its_row() -> None:
+    commands = {word.split()[0] for cells in rows() if len(cells) == 3 for word in re.findall(r"`([^`]+)`", cells[0])}
+    assert set(COMMANDS) <= commands
+
+
+def test_tests_named_in_the_text_exist() -> None:
+    for name in re.findall(r"`(test_\w+\.py::\w+)", TABLE):
+        assert any(test.split("[")[0] == name for test in collected()), name
