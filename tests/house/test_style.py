@@ -36,7 +36,7 @@ def test_types() -> None:
 
 
 def test_shell_scripts_parse() -> None:
-    for script in ("tests/bootstrap", ".ci/run", "bin/minidock"):
+    for script in ("tests/bootstrap", ".ci/run", "minidock/entry.sh"):
         subprocess.run(["sh", "-n", source.PROJECT / script], check=True)
 
 

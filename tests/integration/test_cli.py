@@ -17,7 +17,7 @@ import pytest
 from tests import builders
 
 PROJECT = str(Path(__file__).resolve().parents[2])
-# As bin/minidock starts it: isolated, without site, the packages' directory added by hand.
+# As minidock/entry.sh starts it: isolated, without site, the packages' directory added by hand.
 ENTRY = f"""
 import sys
 sys.path.insert(0, {PROJECT!r})
