@@ -199,6 +199,7 @@ class LayerStore:
             root.tell("hash", f"chain_id: sha256 of {parent or ''} {diff_id}".replace("of  ", "of the bottom layer's "))
             chain_id = chain_id_of(parent, diff_id)
             if self.has(chain_id):
+                self.links(chain_id)
                 known = self.get(chain_id)
                 os.rename(staged.path, stage.new_path("trash"))
                 return known

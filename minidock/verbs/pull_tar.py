@@ -156,6 +156,11 @@ class _Loader:
 
     def _publish(self) -> list[LoadedImage]:
         loaded: list[LoadedImage] = []
+        for chain_ids in self._chains:
+            known = [chain_id for chain_id in chain_ids if chain_id not in self._staged]
+            if known:
+                # On a broken layer every image is broken: better none.
+                self._root.layers.links(known[-1])
         for image, chain_ids in zip(self._images, self._chains, strict=True):
             result = LoadedImage(image.config.image_id, image.references)
             result.warnings = list(image.warnings)

@@ -141,7 +141,27 @@ def test_nothing_stands_on_a_hole_and_nothing_gets_worse(bad: BadRoot, whole: Pa
             assert (bad.path.parent / "saved.tar").read_bytes() == saved(whole)
 
 
-@pytest.mark.parametrize("name", [name for name, (refuses, _) in FAULTS.items() if refuses in ("image", "stack")])
+BROKEN_LAYERS = [name for name, (refuses, _) in FAULTS.items() if refuses in ("image", "stack")]
+
+
+@pytest.mark.parametrize("name", BROKEN_LAYERS)
+def test_no_image_is_loaded_onto_a_broken_layer(bad: BadRoot, name: str, session_scratch: Path) -> None:
+    FAULTS[name][1](bad)
+    before = full_listing(bad.path)
+    done = tool(bad.path, "pull-tar", "-q", str(session_scratch / "bad-roots.tar"))
+    if name.startswith("record of the top layer"):
+        # Nothing is left of it that could be believed; so it comes anew.
+        assert (done.returncode, done.stderr) == (0, "")
+        assert tool(bad.path, *USING["run"]).returncode == 0
+        return
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "load it again" in line
+    assert full_listing(bad.path) == before
+    assert os.listdir(bad.path / "minidock/stage") == []
+
+
+@pytest.mark.parametrize("name", BROKEN_LAYERS)
 def test_the_hint_mends(bad: BadRoot, name: str, session_scratch: Path) -> None:
     FAULTS[name][1](bad)
     archive = str(session_scratch / "bad-roots.tar")
