@@ -29,6 +29,9 @@ Tty = Annotated[bool, typer.Option("--tty", "-t", show_default=False, help="Give
 Privileged = Annotated[bool, typer.Option("--privileged", show_default=False, help="All capabilities and devices")]
 Name = Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the container")]
 Label = Annotated[list[str] | None, typer.Option("--label", "-l", metavar="KEY=VALUE", help="Label (repeatable)")]
+LabelFile = Annotated[
+    list[str] | None, typer.Option("--label-file", metavar="FILE", help="Read labels from a file (repeatable)")
+]
 Hostname = Annotated[str | None, typer.Option("--hostname", "-h", metavar="NAME", help="Host name inside")]
 Entrypoint = Annotated[
     str | None, typer.Option("--entrypoint", metavar="PROGRAM", help="Use this instead of the image's entrypoint")
@@ -98,6 +101,7 @@ def run(
     privileged: Privileged = False,
     init: Init = False,
     label: Label = None,
+    label_file: LabelFile = None,
     cidfile: CidFile = None,
     pull: Pull = "missing",
     stop_signal: StopSignal = None,
@@ -133,6 +137,7 @@ def create(
     privileged: Privileged = False,
     init: Init = False,
     label: Label = None,
+    label_file: LabelFile = None,
     cidfile: CidFile = None,
     pull: Pull = "missing",
     stop_signal: StopSignal = None,
@@ -167,6 +172,34 @@ def stop(
     ] = None,
 ) -> None:
     """Stop running containers."""
+
+
+@declare("restart", (app, "restart"), (container, "restart"))
+def restart(
+    containers: Many,
+    signal: Annotated[str | None, typer.Option("--signal", "-s", metavar="SIGNAL", help="Signal to send first")] = None,
+    timeout: Annotated[
+        int | None,
+        typer.Option("--timeout", "--time", "-t", metavar="SECONDS", help="How long to wait before killing (10)"),
+    ] = None,
+) -> None:
+    """Stop containers and start them again."""
+
+
+@declare("rename", (app, "rename"), (container, "rename"))
+def rename(
+    container: One,
+    new_name: Annotated[str, typer.Argument(metavar="NEW_NAME", show_default=False)],
+) -> None:
+    """Rename a container."""
+
+
+@declare("port", (app, "port"), (container, "port"))
+def port(
+    container: One,
+    private_port: Annotated[str | None, typer.Argument(metavar="[PRIVATE_PORT[/PROTO]]", show_default=False)] = None,
+) -> None:
+    """List the published ports of a container."""
 
 
 @declare("kill", (app, "kill"), (container, "kill"))

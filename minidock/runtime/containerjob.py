@@ -9,7 +9,7 @@ from minidock.errors import CommandError, MinidockError, NoSuchContainer
 from minidock.runtime.logs import LogFile, StreamLog
 from minidock.runtime.monitor import Job
 from minidock.store.containers import EXIT_FILE
-from minidock.store.containerstate import ContainerState
+from minidock.store.containerstate import KEEP, ContainerState
 from minidock.store.transaction import boot_id, start_time, write_new
 
 TYPE_CHECKING = False
@@ -106,6 +106,7 @@ class ContainerJob(Job):
         try:
             if self.auto_remove:
                 os.write(self.exit_fd, str(exit_code).encode("ascii"))
+            if self.auto_remove and self.container.asked_end() != KEEP:
                 remove_stopped(self.container)
             else:
                 self.container.record_exit(state)

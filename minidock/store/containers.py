@@ -25,7 +25,16 @@ from minidock.formats.containerconfig import MAX_BYTES, ContainerConfig, encode_
 from minidock.formats.gojson import encode_json, parse_json
 from minidock.ids import ContainerID, is_hex64
 from minidock.store import overlay2
-from minidock.store.containerstate import ContainerState, state_from_record
+from minidock.store.containerstate import (
+    KEEP,
+    STATE_FILE,
+    STOP_FILE,
+    ContainerState,
+    RecordLock,
+    read_state,
+    remove_file,
+    replace_file,
+)
 from minidock.store.transaction import make_directory, read_small, sync_directory, write_new
 
 TYPE_CHECKING = False
@@ -42,7 +51,6 @@ if TYPE_CHECKING:
     # and returns warnings about what of the image it had to replace
     FillInit = Callable[[str, list[str], str], list[str]]
 
-STATE_FILE = "minidock.state"
 EXIT_FILE = "minidock.exit"
 
 
@@ -64,7 +72,7 @@ class Container:
         self._layer: RWLayer | None = None
         self._is_sound = False
         self.warnings: list[str] = []
-        self.state = _read_state(self.path, document)
+        self.state = read_state(self.path, document)
 
     @property
     def config(self) -> ContainerConfig:
@@ -151,11 +159,11 @@ class Container:
         """Read the state again; raises NoSuchContainer when the container has gone."""
         self.document = read_document(self.path, self.id)
         self._config = None
-        self.state = _read_state(self.path, self.document)
+        self.state = read_state(self.path, self.document)
 
     def write_state(self, state: ContainerState) -> None:
         """Publish a running state, by rename and without waiting for the disk: it does not outlive this boot."""
-        _replace(f"{self.path}/{STATE_FILE}", encode_json(state.to_document()) + b"\n", 0o600)
+        replace_file(f"{self.path}/{STATE_FILE}", encode_json(state.to_document()) + b"\n", 0o600)
         self.state = state
 
     def record_exit(self, state: ContainerState, *, durable: bool = True) -> None:
@@ -163,26 +171,48 @@ class Container:
 
         Shape: durable False for a container about to be removed
         """
-        self.document["State"] = state_document(
-            exit_code=state.exit_code,
-            error=state.error,
-            started_ns=state.started_ns,
-            finished_ns=state.finished_ns,
-            oom_killed=state.oom_killed,
-        )
-        if state.started_ns:
-            self.document["HasBeenStartedBefore"] = True
-        self.save_document(durable=durable)
+
+        def end(document: dict[str, Any]) -> None:
+            document["State"] = state_document(
+                exit_code=state.exit_code,
+                error=state.error,
+                started_ns=state.started_ns,
+                finished_ns=state.finished_ns,
+                oom_killed=state.oom_killed,
+            )
+            if state.started_ns:
+                document["HasBeenStartedBefore"] = True
+
+        self.change_document(end, durable=durable)
         if state.auto_remove:
             self.write_state(state)
         else:
-            _unlink(f"{self.path}/{STATE_FILE}")
+            remove_file(f"{self.path}/{STATE_FILE}")
         self.state = state
 
-    def save_document(self, *, durable: bool = True) -> None:
-        """Write config.v2.json anew."""
-        _replace(f"{self.path}/config.v2.json", encode_record(self.document), 0o600, durable=durable)
+    def change_document(self, change: Callable[[dict[str, Any]], None], *, durable: bool = True) -> None:
+        """Change config.v2.json as it is now, which a command and the monitor may want to do at once."""
+        with RecordLock(self.path):
+            document = read_document(self.path, self.id)
+            change(document)
+            replace_file(f"{self.path}/config.v2.json", encode_record(document), 0o600, durable=durable)
+        self.document = document
         self._config = None
+
+    def ask_end(self, *, keep: bool = False) -> None:
+        """Leave word that the coming end is wanted; keep: the container is to stay, even with --rm."""
+        replace_file(f"{self.path}/{STOP_FILE}", KEEP if keep else b"", 0o600)
+
+    def asked_end(self) -> bytes | None:
+        """What word was left about the end, None for none."""
+        try:
+            return read_small(f"{self.path}/{STOP_FILE}")
+        except FileNotFoundError:
+            return None
+
+    def forget_asked_end(self) -> None:
+        """The end has come, or a new start."""
+        remove_file(f"{self.path}/{STOP_FILE}")
 
     def lock(self, *, wait: bool = True) -> ContainerLock:
         """The container's lock, as a context manager; see the module's head."""
@@ -256,40 +286,6 @@ def read_document(path: str, container_id: str) -> dict[str, Any]:
     if not isinstance(document.get("Config"), dict):
         raise StoreCorrupt(f"container {container_id[:12]}: config.v2.json has no Config")
     return document
-
-
-def _read_state(path: str, document: dict[str, Any]) -> ContainerState:
-    recorded = state_from_record(document)
-    try:
-        raw = read_small(f"{path}/{STATE_FILE}")
-    except FileNotFoundError:
-        return recorded
-    try:
-        state = ContainerState.from_document(parse_json(raw, what=STATE_FILE, limit_bytes=1 << 16))
-    except FormatError:
-        return recorded
-    if not state.pid:
-        # Only a wish, made at creation; an engine may have run the container since.
-        recorded.auto_remove = state.auto_remove
-        return recorded
-    return state
-
-
-def _replace(path: str, data: bytes, mode: int, *, durable: bool = False) -> None:
-    folder, _, name = path.rpartition("/")
-    temporary = f"{folder}/.tmp-{name}{os.getpid()}"
-    _unlink(temporary)
-    write_new(temporary, data, mode, durable=durable)
-    os.rename(temporary, path)
-    if durable:
-        sync_directory(folder)
-
-
-def _unlink(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
-        return
 
 
 class DiskErrors:
@@ -419,7 +415,7 @@ class ContainerStore:
             wish = ContainerState(status="created", auto_remove=True)
             write_new(f"{path}/{STATE_FILE}", encode_json(wish.to_document()) + b"\n", 0o600)
         # Last: a directory without config.v2.json is no container to anyone.
-        _replace(f"{path}/config.v2.json", encode_record(config.document), 0o600, durable=durable)
+        replace_file(f"{path}/config.v2.json", encode_record(config.document), 0o600, durable=durable)
         if durable:
             sync_directory(self.path)
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import os
+
 from minidock.errors import FormatError
 from minidock.formats.containerconfig import time_of, time_text
-from minidock.store.transaction import boot_id, read_small, start_time
+from minidock.formats.gojson import parse_json
+from minidock.store.transaction import boot_id, read_small, start_time, sync_directory, write_new
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from types import TracebackType
     from typing import Any
 
 # What docker shows for a container whose end nobody saw: killed together with its monitor, or with the machine.
 EXIT_KILLED = 137
 EXIT_UNKNOWN = 255
+STATE_FILE = "minidock.state"
+# Left by who ends a container on purpose: no restart policy holds then, and with "keep" not --rm either.
+STOP_FILE = "minidock.stop"
+KEEP = b"keep"
 
 
 class ContainerState:
@@ -185,3 +193,69 @@ def _engine_process(record: dict[str, Any], container_id: str) -> tuple[int, int
     if started is None or container_id.encode() not in groups:
         return 0, 0
     return pid, started
+
+
+def read_state(path: str, document: dict[str, Any]) -> ContainerState:
+    """The state of a container from its two records, the running one first."""
+    recorded = state_from_record(document)
+    try:
+        raw = read_small(f"{path}/{STATE_FILE}")
+    except FileNotFoundError:
+        return recorded
+    try:
+        state = ContainerState.from_document(parse_json(raw, what=STATE_FILE, limit_bytes=1 << 16))
+    except FormatError:
+        return recorded
+    if not state.pid:
+        # Only a wish, made at creation; an engine may have run the container since.
+        recorded.auto_remove = state.auto_remove
+        return recorded
+    return state
+
+
+def replace_file(path: str, data: bytes, mode: int, *, durable: bool = False) -> None:
+    """Put a file in place of another, whole or not at all."""
+    folder, _, name = path.rpartition("/")
+    temporary = f"{folder}/.tmp-{name}{os.getpid()}"
+    remove_file(temporary)
+    write_new(temporary, data, mode, durable=durable)
+    os.rename(temporary, path)
+    if durable:
+        sync_directory(folder)
+
+
+def remove_file(path: str) -> None:
+    """Remove a file, unless it has gone."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+class RecordLock:
+    """Held while config.v2.json is read, changed and put back; a flock on Docker's own directory of checkpoints.
+
+    The container's lock would not do: it is held over a whole commit, for which a container's end must not wait.
+    """
+
+    __slots__ = ("fd", "path")
+
+    def __init__(self, path: str) -> None:
+        self.path = f"{path}/checkpoints"
+        self.fd = -1
+
+    def __enter__(self) -> None:
+        import fcntl
+
+        try:
+            self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            # A container of an engine that makes it when it is first needed.
+            return
+        fcntl.flock(self.fd, fcntl.LOCK_EX)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.fd >= 0:
+            os.close(self.fd)

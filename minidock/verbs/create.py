@@ -181,7 +181,7 @@ def _run_document(
     workdir = options.workdir
     if workdir and not workdir.startswith("/"):
         raise UsageError(f"the working directory '{workdir}' is invalid, it needs to be an absolute path")
-    labels = {**image.labels, **read_labels(options.labels)}
+    labels = {**image.labels, **read_labels(options.labels, options.label_file)}
     attached = options.attach
     document.update(
         {

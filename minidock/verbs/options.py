@@ -47,6 +47,7 @@ class CreateOptions:
         "hostname",
         "init",
         "interactive",
+        "label_file",
         "labels",
         "mounts",
         "name",
@@ -72,6 +73,7 @@ class CreateOptions:
         env: Sequence[str] = (),
         env_file: Sequence[str] = (),
         labels: Sequence[str] = (),
+        label_file: Sequence[str] = (),
         workdir: str = "",
         user: str = "",
         group_add: Sequence[str] = (),
@@ -100,6 +102,7 @@ class CreateOptions:
         self.env = list(env)
         self.env_file = list(env_file)
         self.labels = list(labels)
+        self.label_file = list(label_file)
         self.workdir = workdir
         self.user = user
         self.group_add = list(group_add)
@@ -154,9 +157,10 @@ def _from_caller(entry: str) -> str:
     return entry if value is None else f"{entry}={value}"
 
 
-def read_env_file(path: str) -> list[str]:
-    """Read an --env-file: `NAME=value` or `NAME` a line, `#` starts a comment line.
+def read_env_file(path: str, *, from_caller: bool = True) -> list[str]:
+    """Read an --env-file or --label-file: `NAME=value` a line, `#` starts a comment line.
 
+    Shape:  from_caller: `NAME` alone means the caller's variable of that name, else it is passed over
     Raises: UsageError
     Source: docker/cli opts/file.go
     """
@@ -180,7 +184,7 @@ def read_env_file(path: str) -> list[str]:
             raise UsageError(f"poorly formatted environment: variable '{name}' contains whitespaces")
         if equals:
             entries.append(f"{name}={value}")
-        elif name in os.environ:
+        elif from_caller and name in os.environ:
             entries.append(_from_caller(name))
     return entries
 
@@ -195,10 +199,10 @@ def read_env(options_env: list[str], env_files: list[str]) -> list[str]:
     return entries
 
 
-def read_labels(labels: list[str]) -> dict[str, str]:
-    """`key=value` or `key` each; raises UsageError."""
+def read_labels(labels: list[str], files: Sequence[str] = ()) -> dict[str, str]:
+    """`key=value` or `key` each, those of files first; raises UsageError."""
     result: dict[str, str] = {}
-    for label in labels:
+    for label in [*(entry for path in files for entry in read_env_file(path, from_caller=False)), *labels]:
         key, _, value = label.partition("=")
         if not key.strip():
             raise UsageError(f'invalid argument "{label}" for "-l, --label" flag: invalid label format: "{label}"')

@@ -55,6 +55,7 @@ def start_container(
             if engine_fd >= 0:
                 os.close(engine_fd)
 
+        container.forget_asked_end()
         spec = container_spec(container)
         with DiskErrors(f"start container {container.name}"):
             write_etc_files(container, network=spec.network, hostname=spec.hostname)

@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 DEFAULT_TIMEOUT_S = 10
 
 
-def stop(root: DataRoot, container: str, *, timeout_s: int | None = None, signal: str | None = None) -> None:
+def stop(
+    root: DataRoot, container: str, *, timeout_s: int | None = None, signal: str | None = None, keep: bool = False
+) -> None:
     """Stop a container; one that does not run is left alone.
 
-    Shape:   signal: instead of the image's StopSignal; timeout_s: before SIGKILL, negative for no limit
+    Shape:   signal: instead of the image's StopSignal; timeout_s: before SIGKILL, negative for no limit;
+             keep: a --rm container stays
     Raises:  NoSuchContainer, UsageError for an unknown signal
     """
     found = root.containers.get(container)
@@ -29,6 +32,8 @@ def stop(root: DataRoot, container: str, *, timeout_s: int | None = None, signal
     if timeout_s is None:
         given = config.run.get("StopTimeout")
         timeout_s = given if isinstance(given, int) else DEFAULT_TIMEOUT_S
+    if keep and found.state.auto_remove:
+        found.ask_end(keep=True)
     pidfd = open_process(found.state.pid, found.state.start_time) if found.is_running() else -1
     if pidfd >= 0:
         try:

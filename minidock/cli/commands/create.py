@@ -44,6 +44,7 @@ def create_options(options: dict[str, Any]) -> CreateOptions:
         env=options["env"],
         env_file=options["env_file"],
         labels=options["label"],
+        label_file=options["label_file"],
         workdir=options["workdir"] or "",
         user=options["user"] or "",
         group_add=options["group_add"],
