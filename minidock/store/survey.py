@@ -31,19 +31,22 @@ _LEFT_OVER = "left by an interrupted command, nothing uses it"
 
 def find_faults(root: DataRoot) -> list[str]:
     """One line for each fault of the data root, empty for a whole one; raises nothing that a fault could cause."""
-    if root.fd < 0 or not _Survey(root).look():
+    if root.fd < 0:
         return []
-    is_settled = _take_lock(root)
+    seen = {text for text, _ in _Survey(root).look()}
+    if not seen:
+        return []
+    lock_fd = _take_lock(root)
     try:
         named = _names_in_stages(root)
         found = _Survey(root).look()
     finally:
-        if is_settled >= 0:
-            os.close(is_settled)
+        if lock_fd >= 0:
+            os.close(lock_fd)
     return [
         text
         for text, is_passing in found
-        if not (is_passing and is_settled < 0) and not any(name in text for name in named)
+        if text in seen and not (is_passing and lock_fd < 0) and not any(name in text for name in named)
     ]
 
 

@@ -4,12 +4,14 @@ nothing ever stands on a stack with a hole in it, and nothing gets worse."""
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from minidock.store.root import DataRoot
 from tests import builders
 from tests.bad_roots import FAULTS, BadRoot, copy_root, full_listing, images
 from tests.integration.tool import command
@@ -177,3 +179,40 @@ def test_the_hint_mends(bad: BadRoot, name: str, session_scratch: Path) -> None:
     for line in warnings_of(tool(bad.path, "info"), bad.path):
         # What no record leads to any more belongs to nobody.
         assert line.endswith(("no layer and no container has this directory", "which is not there")), line
+
+
+def test_another_command_at_work_is_no_fault(bad: BadRoot, session_scratch: Path) -> None:
+    """Halves are everywhere while somebody writes; they are his, not faults."""
+    script = (
+        "for n in 1 2 3 4 5 6; do minidock rmi -f well:1 && minidock pull-tar -q $ARCHIVE && "
+        "minidock run --rm --network none well:1 true || exit 1; done"
+    )
+    shim = bad.path.parent / "minidock"
+    words = " ".join(shlex.quote(word) for word in command())
+    shim.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+    shim.chmod(0o755)
+    environment = {
+        "PATH": f"{shim.parent}:{os.environ['PATH']}",
+        "MINIDOCK_ROOT": str(bad.path),
+        "ARCHIVE": str(session_scratch / "bad-roots.tar"),
+    }
+    assert tool(bad.path, "rm", "well-box").returncode == 0
+    writer = subprocess.Popen(["sh", "-c", script], env=environment, stdout=subprocess.DEVNULL)
+    looks = 0
+    while writer.poll() is None:
+        with DataRoot.open(str(bad.path), write=False) as root:
+            assert root.faults() == []
+        looks += 1
+    assert writer.returncode == 0
+    assert looks > 20
+
+
+def test_what_a_killed_command_left_is_swept_and_not_told(bad: BadRoot) -> None:
+    stage = bad.path / f"minidock/stage/{'0' * 8}.1.1.dead"
+    stage.mkdir()
+    orphan = bad.overlay / ("6" * 64)
+    (orphan / "diff").mkdir(parents=True)
+    (stage / f"layer-{'7' * 64}.{orphan.name}").touch()
+    assert warnings_of(tool(bad.path, "images"), bad.path) == []
+    assert tool(bad.path, "tag", "well:1", "well:2").returncode == 0
+    assert not orphan.exists()
