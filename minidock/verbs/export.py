@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 
-from minidock.errors import Conflict, StoreCorrupt, StoreError, SyscallError
+from minidock.errors import Conflict, StoreError, SyscallError
 from minidock.linux.mount import shell_word
 from minidock.linux.process import pidfd_open
 from minidock.runtime.merged import open_layers, open_mounted, open_root_of
-from minidock.store.overlay2 import read_link
+from minidock.store.overlay2 import check_rw, read_link
 from minidock.store.taroutput import TarOutput
 from minidock.store.transaction import mounts_below
 from minidock.store.treetar import write_tree
@@ -68,9 +68,7 @@ def _open_tree(root: DataRoot, source: Container) -> int:
     if mounted in mounts_below(root.overlay_path):
         root.tell("mount", f"exec 9<{shell_word(mounted)}  # open_tree(OPEN_TREE_CLONE)")
         return open_mounted(mounted)
-    for name in layer.lowers:
-        if not os.path.isdir(f"{root.overlay_path}/{name}"):
-            raise StoreCorrupt(f"container {source.id.short} stands on a layer that is missing: overlay2/{name}")
+    check_rw(root, layer)
     own = f"l/{read_link(root.overlay_path, layer.mount_id)}"
     return open_layers(root.overlay_path, [own, *layer.lowers], trace=root.trace)
 

@@ -137,7 +137,7 @@ def test_a_missing_layer_is_named(tool: Tool, scratch: Path) -> None:
         diff = root.layers.diff_path(layer.cache_id)
         os.rename(diff, diff + "-away")
         try:
-            with pytest.raises(StoreCorrupt, match="missing"):
+            with pytest.raises(StoreCorrupt, match=f"{layer.cache_id}/diff: No such file"):
                 export(root, "box", str(scratch / "out.tar"))
         finally:
             os.rename(diff + "-away", diff)
