@@ -49,6 +49,11 @@ def write_error(text: str) -> None:
     write_line(text, 2)
 
 
+def warn(warning: str) -> None:
+    """Show a warning, as docker's client shows the engine's."""
+    write_error(f"WARNING: {warning}")
+
+
 def escape_controls(text: str) -> str:
     """Show what a terminal would obey, or what would reorder its text, as an escape.
 

@@ -25,6 +25,11 @@ _HOSTS = (
     "ff02::1\tip6-allnodes\n"
     "ff02::2\tip6-allrouters\n"
 )
+# What an engine may have been told of a container, and is kept for it, but does nothing here.
+_NOT_APPLIED = (
+    "Memory", "NanoCpus", "CpuShares", "CpuQuota", "CpusetCpus", "PidsLimit", "BlkioWeight", "Ulimits", "Sysctls",
+    "Devices", "DeviceRequests", "Dns", "ExtraHosts", "PortBindings", "PidMode", "UTSMode", "UsernsMode", "OomScoreAdj",
+)  # fmt: skip
 _FALLBACK_SERVERS = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
 
 
@@ -71,6 +76,16 @@ def container_spec(container: Container) -> ContainerSpec:
         cgroup_parent=config.host_text("CgroupParent"),
         no_new_privileges="no-new-privileges" in config.host_texts("SecurityOpt"),
     )
+
+
+def not_applied(container: Container) -> list[str]:
+    """The keys of hostconfig.json that an engine would act on and that have no effect here."""
+    host = container.host_config
+    names = [key for key in _NOT_APPLIED if host.get(key) and host[key] != -1]
+    policy = host.get("RestartPolicy")
+    if isinstance(policy, dict) and policy.get("Name") not in (None, "", "no"):
+        names.append("RestartPolicy")
+    return names
 
 
 def exec_spec(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 
 from minidock.runtime.containerjob import ContainerJob
-from minidock.runtime.prepare import container_spec, write_etc_files
+from minidock.runtime.prepare import container_spec, not_applied, write_etc_files
 from minidock.runtime.session import Session
 from minidock.runtime.settle import SettledLock
 from minidock.store.containers import DiskErrors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from minidock.store.containers import Container
     from minidock.store.root import DataRoot
 
@@ -25,16 +27,20 @@ def start(
     stdin_fd: int = 0,
     stdout_fd: int = 1,
     stderr_fd: int = 2,
+    warn: Callable[[str], None] | None = None,
 ) -> int | None:
     """Start a container; one that runs already is left alone.
 
-    Shape:   attach waits for its end with its output on these descriptors; interactive gives it the input too
+    Shape:   attach waits for its end with its output on these descriptors; interactive gives it the input too;
+             warn is called with each warning before the command starts
     Returns: the exit code when attached (None after ctrl-p ctrl-q), else None
     Raises:  NoSuchContainer; CommandError 126 or 127 when the command cannot be run
     """
     found = root.containers.get(container)
     if found.is_running():
         return _follow(root, found, stdout_fd, stderr_fd) if attach else None
+    if warn is not None and (names := not_applied(found)):
+        warn(f"container {found.name} has settings that minidock keeps but does not apply: {', '.join(names)}")
     return start_container(
         found, attach=attach, interactive=interactive, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minidock.cli.output import write_error, write_line
+from minidock.cli.output import warn, write_line
 from minidock.cli.session import open_root
 
 TYPE_CHECKING = False
@@ -22,11 +22,6 @@ def handle(options: dict[str, Any]) -> int:
             warn(warning)
         write_line(container.id)
     return 0
-
-
-def warn(warning: str) -> None:
-    """Show a warning, as docker's client shows the engine's."""
-    write_error(f"WARNING: {warning}")
 
 
 def create_options(options: dict[str, Any]) -> CreateOptions:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from minidock.cli.commands.create import create_options, warn
-from minidock.cli.output import write_line
+from minidock.cli.commands.create import create_options
+from minidock.cli.output import warn, write_line
 from minidock.cli.session import open_root
 
 TYPE_CHECKING = False

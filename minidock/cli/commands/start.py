@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minidock.cli.failures import for_each
-from minidock.cli.output import write_error, write_line
+from minidock.cli.output import warn, write_error, write_line
 from minidock.cli.session import open_root
 from minidock.errors import UsageError
 
@@ -22,12 +22,12 @@ def handle(options: dict[str, Any]) -> int:
         raise UsageError("you cannot start and attach multiple containers at once")
     with open_root(options) as root:
         if attach:
-            return start(root, names[0], attach=True, interactive=options["interactive"]) or 0
+            return start(root, names[0], attach=True, interactive=options["interactive"], warn=warn) or 0
         failed: list[str] = []
 
         def start_one(name: str) -> None:
             failed.append(name)
-            start(root, name)
+            start(root, name, warn=warn)
             failed.pop()
             write_line(name)
 
