@@ -8,7 +8,6 @@ import stat
 from minidock.errors import SyscallError
 from minidock.formats.tarwriter import is_whiteout
 from minidock.formats.whiteout import OPAQUE_XATTR
-from minidock.store.overlay2 import rw_lowers
 from minidock.store.upper import CAPABILITY_XATTR, allow_more_descriptors, check_whole
 
 TYPE_CHECKING = False
@@ -52,7 +51,7 @@ def diff(root: DataRoot, container: str) -> list[Change]:
     upper = -1
     allow_more_descriptors()
     try:
-        for name in rw_lowers(root, source.mount_id):
+        for name in source.sound_layer().lowers:
             below.append(os.open(f"{root.overlay_path}/{name}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         upper = os.open(root.layers.diff_path(source.layer.mount_id), _DIRECTORY_FLAGS)
         return _inside(upper, below, "", is_opaque=False)

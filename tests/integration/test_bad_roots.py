@@ -29,13 +29,15 @@ USING = {
     "start": ("start", "-a", "sick-box"),
     "commit": ("commit", "sick-box", "sick:2"),
     "save": ("save", "-o", "OUT", "sick:1"),
+    "diff": ("diff", "sick-box"),
+    "export": ("export", "-o", "OUT", "sick-box"),
 }
 REFUSED = {
-    "image": {"run", "create", "start", "commit", "save"},
-    "stack": {"run", "create", "start", "commit"},
+    "image": {"run", "create", "start", "commit", "save", "diff", "export"},
+    "stack": {"run", "create", "start", "commit", "diff", "export"},
     "config": {"run", "create", "commit", "save"},
-    "box": {"start", "commit"},
-    "gone": {"start", "commit"},
+    "box": {"start", "commit", "diff", "export"},
+    "gone": {"start", "commit", "diff", "export"},
     "names": {"run", "create", "commit", "save"},
     "": set(),
 }
@@ -179,6 +181,32 @@ def test_the_hint_mends(bad: BadRoot, name: str, session_scratch: Path) -> None:
     for line in warnings_of(tool(bad.path, "info"), bad.path):
         # What no record leads to any more belongs to nobody.
         assert line.endswith(("no layer and no container has this directory", "which is not there")), line
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_whatever_is_asked_the_answer_is_one_line(bad: BadRoot, name: str) -> None:
+    FAULTS[name][1](bad)
+    for words in (
+        ("logs", "sick-box"),
+        ("exec", "sick-box", "true"),
+        ("stop", "sick-box"),
+        ("tag", "sick:1", "sick:9"),
+        ("rm", "-f", "sick-box"),
+        ("rmi", "-f", "sick:1", "sick:9"),
+        ("rmi", "-f", bad.sick),
+        ("images", "-a", "--digests"),
+        ("ps", "-a", "-s"),
+        ("run", "--rm", "--network", "none", "well:1", "true"),
+    ):
+        done = tool(bad.path, *words)
+        assert "Traceback" not in done.stderr, (words, done.stderr)
+        assert done.returncode in (0, 1, 125), (words, done)
+        lines = [line for line in done.stderr.splitlines() if not line.startswith("WARNING: ")]
+        assert len(lines) <= len(words)
+        # docker's --force tells what is not there, and ends well.
+        assert "-f" in words or bool(lines) == bool(done.returncode), (words, done.stderr)
+    if FAULTS[name][0] != "names":
+        assert done.returncode == 0
 
 
 def test_another_command_at_work_is_no_fault(bad: BadRoot, session_scratch: Path) -> None:
