@@ -4,6 +4,7 @@ nothing ever stands on a stack with a hole in it, and nothing gets worse."""
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -244,3 +245,12 @@ def test_what_a_killed_command_left_is_swept_and_not_told(bad: BadRoot) -> None:
     assert warnings_of(tool(bad.path, "images"), bad.path) == []
     assert tool(bad.path, "tag", "well:1", "well:2").returncode == 0
     assert not orphan.exists()
+
+
+def test_the_page_has_the_words_that_are_used() -> None:
+    project = Path(__file__).resolve().parents[2]
+    code = "".join((project / f"minidock/store/{name}.py").read_text() for name in ("survey", "references"))
+    rows = [line.split("|") for line in (project / "docs/damaged-roots.md").read_text().splitlines() if "|" in line]
+    words = [phrase for row in rows[2:] for phrase in re.findall(r"`([^`]+)`", row[2])]
+    assert len(words) > 15
+    assert [phrase for phrase in words if phrase not in code] == []
