@@ -178,6 +178,23 @@ def test_load_import_and_commit(scratch: Path, archive: Path) -> None:
     assert good(roots[0], "commit", "box") != images[0]
 
 
+def test_a_commit_of_equal_changes(scratch: Path, archive: Path) -> None:
+    """What a container wrote has the times that it had there; all else is the same again."""
+    script = "mkdir -p /made/deep && echo x >/made/file && touch -d @77 /made/file /made/deep /made"
+    found = []
+    for name in ("one", "two"):
+        root = scratch / name
+        good(root, "pull-tar", "-q", "--reproducible", archive)
+        good(root, "run", "--name", "box", "--network", "none", "base:1", "sh", "-c", script)
+        image_id = good(root, "commit", "box", "done:1", epoch=EPOCH)
+        good(root, "rm", "box")
+        (layer,) = [path.parents[2] for path in (root / "overlay2").glob("*/diff/made/file")]
+        assert {path.name: path.stat().st_mtime for path in layer.iterdir()} == dict.fromkeys(os.listdir(layer), EPOCH)
+        names = sorted(os.listdir(root / "overlay2")), sorted(os.listdir(root / "overlay2/l"))
+        found.append((image_id, names, listing(layer)))
+    assert found[0] == found[1]
+
+
 def test_a_derived_name_that_is_taken(scratch: Path, archive: Path) -> None:
     root, other = scratch / "root", scratch / "other"
     good(other, "pull-tar", "-q", "--reproducible", archive)
