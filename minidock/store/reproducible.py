@@ -2,7 +2,7 @@
 
 What Docker's engine draws at random is derived from what it names: a layer's directory and short name from its
 chain_id. What it takes from the clock is one given time: SOURCE_DATE_EPOCH, else when the image was made. How a
-stream happened to arrive no longer shows in tar-split. At the end everything that this command wrote gets that
+stream happened to arrive no longer shows in tar-split. At the end every record and directory that is later gets that
 time, and the private directory of this program goes.
 Source: reproducible-builds.org/specs/source-date-epoch
 """
@@ -56,15 +56,17 @@ class Reproducible:
         _normalize_tar_split(f"{staged.record_path}/tar-split.json.gz")
 
     def finish(self, root: DataRoot) -> None:
-        """Take the private directory away and give everything written since the beginning the one time."""
+        """Take the private directory away and give everything that is later the one time."""
         try:
             with root.lock():
                 _remove_private(root)
         except StoreBusy:
             return
+        # What is later, though from before, may come from a command that was killed; a build has no later times.
+        latest_ns = min(self.now_ns(), self._started_ns - 1)
         for path in _written_paths(root):
             try:
-                if os.lstat(path).st_mtime_ns >= self._started_ns:
+                if os.lstat(path).st_mtime_ns > latest_ns:
                     os.utime(path, ns=(self.now_ns(), self.now_ns()), follow_symlinks=False)
             except FileNotFoundError:
                 continue

@@ -152,6 +152,25 @@ def test_two_fresh_roots_are_equal_to_the_byte(
     good(roots[0], "save", "-o", scratch / "saved.tar", "app:1")
 
 
+def test_a_run_that_was_killed_before(scratch: Path, archive: Path) -> None:
+    good(scratch / "whole", "pull-tar", "-q", archive, epoch=EPOCH)
+    wanted = listing(scratch / "whole")
+    environment = {"PATH": os.environ["PATH"], "SOURCE_DATE_EPOCH": str(EPOCH)}
+    ended = []
+    for number in range(8):
+        root = scratch / f"root{number}"
+        words = command("--root", root, "pull-tar", "-q", archive)
+        process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
+        try:
+            process.wait(0.06 + 0.02 * number)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        ended.append(process.wait())
+        good(root, "pull-tar", "-q", archive, epoch=EPOCH)
+        assert differences(wanted, listing(root)) == [], number
+    assert -9 in ended
+
+
 def test_without_it_names_are_drawn(scratch: Path, archive: Path) -> None:
     for name in ("one", "two"):
         good(scratch / name, "pull-tar", "-q", archive)
