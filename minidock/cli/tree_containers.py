@@ -68,6 +68,10 @@ Pull = Annotated[
 ]
 StopSignal = Annotated[
     str | None, typer.Option("--stop-signal", metavar="SIGNAL", help="Signal that `stop` sends first")
+Restart = Annotated[
+    str | None,
+    typer.Option("--restart", metavar="POLICY", help="'no', 'on-failure[:n]', 'always' or 'unless-stopped'"),
+]
 ]
 StopTimeout = Annotated[int | None, typer.Option("--stop-timeout", metavar="SECONDS", help="How long `stop` waits")]
 ShmSize = Annotated[str | None, typer.Option("--shm-size", metavar="BYTES", help="Size of /dev/shm, e.g. 64m")]
@@ -111,6 +115,7 @@ def run(
 ) -> None:
     """Make a container from an image and run a command in it."""
 
+    restart: Restart = None,
 
 @declare("create", (app, "create"), (container, "create"), interspersed=False)
 def create(
@@ -148,6 +153,7 @@ def create(
     """Make a container from an image without starting it."""
 
 
+    restart: Restart = None,
 @declare("start", (app, "start"), (container, "start"))
 def start(
     containers: Many,

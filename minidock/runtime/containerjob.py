@@ -8,6 +8,8 @@ import time
 from minidock.errors import CommandError, MinidockError, NoSuchContainer
 from minidock.runtime.logs import LogFile, StreamLog
 from minidock.runtime.monitor import Job
+from minidock.runtime.restarts import Restarts
+from minidock.runtime.settle import remove_with_volumes
 from minidock.store.containers import EXIT_FILE
 from minidock.store.containerstate import KEEP, ContainerState
 from minidock.store.transaction import boot_id, start_time, write_new
@@ -26,7 +28,8 @@ class ContainerJob(Job):
            keeps dockerd from the data root for as long as the monitor lives, -1 where no dockerd ever was
     """
 
-    __slots__ = ("auto_remove", "container", "engine_fd", "exit_fd", "lock", "log", "spec", "state")
+    takes_requests = True
+    __slots__ = ("auto_remove", "container", "engine_fd", "exit_fd", "lock", "log", "restarts", "spec", "state")
 
     def __init__(self, container: Container, lock: ContainerLock, spec: ContainerSpec, engine_fd: int) -> None:
         super().__init__(spec.tty)
@@ -38,6 +41,7 @@ class ContainerJob(Job):
         self.state = container.state
         self.exit_fd = -1
         self.log: LogFile | None = None
+        self.restarts = Restarts()
 
     def descriptors(self) -> list[int]:
         """The data root and the locks."""
@@ -48,7 +52,8 @@ class ContainerJob(Job):
         from minidock.runtime.launch import launch
 
         root = self.container.root
-        self.log = LogFile(self.container.log_path)
+        if self.log is None:
+            self.log = LogFile(self.container.log_path)
         return launch(self.spec, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, trace=root.trace)
 
     def stream_log(self, name: str) -> StreamLog | None:
@@ -85,15 +90,17 @@ class ContainerJob(Job):
         state = self.container.state
         state.exit_code = error.exit_code if isinstance(error, CommandError) else 128
         state.error = error.message
+        if state.status == "restarting":
+            state.status = "exited"
         try:
             if self.auto_remove:
-                self.container.root.containers.remove(self.container)
+                remove_with_volumes(self.container)
             else:
                 self.container.record_exit(state)
         except (MinidockError, OSError) as failure:
             error.add_note(f"cleaning up: {failure}")
 
-    def ended(self, launched: Launched, exit_code: int) -> None:
+    def ended(self, launched: Launched, exit_code: int) -> int | None:
         """Record the end, give the groups back, and with --rm remove the container."""
         state = self.state
         try:
@@ -104,14 +111,54 @@ class ContainerJob(Job):
         state.status, state.pid, state.exit_code = "exited", 0, exit_code
         state.finished_ns = time.time_ns()
         try:
+            asked = self.container.asked_end()
+            if asked is None and not self.auto_remove:
+                delay_ms = self._restart_delay_ms()
+                if delay_ms is not None:
+                    state.status = "restarting"
+                    self.container.record_exit(state, durable=False, restarts=self.restarts.count)
+                    return delay_ms
             if self.auto_remove:
                 os.write(self.exit_fd, str(exit_code).encode("ascii"))
-            if self.auto_remove and self.container.asked_end() != KEEP:
+            if self.auto_remove and asked != KEEP:
                 remove_stopped(self.container)
             else:
-                self.container.record_exit(state)
+                self.container.record_exit(state, on_purpose=asked is not None, restarts=self.restarts.count)
+                if asked is not None:
+                    self.container.forget_asked_end()
         except (MinidockError, OSError):
             # The next command that looks at this container finds its process gone and says so.
+            return None
+        return None
+
+    def _restart_delay_ms(self) -> int | None:
+        # Read anew: `update` may have changed the policy.
+        self.container.reload()
+        policy = self.container.restart_policy
+        ran_ns = self.state.finished_ns - self.state.started_ns
+        return self.restarts.next_delay_ms(policy, self.state.exit_code, ran_ns) if policy else None
+
+    def is_wanted(self) -> bool:
+        """Whether the container may still be restarted."""
+        return self.container.asked_end() is None
+
+    def begin_again(self) -> bool:
+        """Take the lock for another start; False when the container is to stay as it is, or has gone."""
+        self.lock = self.container.lock()
+        try:
+            self.lock.__enter__()
+        except (MinidockError, OSError):
+            return False
+        return self.is_wanted()
+
+    def given_up(self) -> None:
+        """It is not restarted after all: put the last end on record."""
+        state = self.state
+        state.status, state.pid = "exited", 0
+        try:
+            self.container.record_exit(state, on_purpose=not self.is_wanted(), restarts=self.restarts.count)
+            self.container.forget_asked_end()
+        except (MinidockError, OSError):
             return
 
 
@@ -124,6 +171,6 @@ def remove_stopped(container: Container) -> None:
     """Remove a container after its end, unless someone else has; raises MinidockError."""
     try:
         with container.lock():
-            container.root.containers.remove(container)
+            remove_with_volumes(container)
     except NoSuchContainer:
         return

@@ -64,6 +64,8 @@ class Streams:
 class Job:
     """What a monitor launches and what is to be noted about it; a container's first process, or an exec's."""
 
+    # Whether others may wake the monitor for a request.
+    takes_requests = False
     __slots__ = ("tty",)
 
     def __init__(self, tty: bool) -> None:
@@ -87,8 +89,23 @@ class Job:
     def failed(self, error: MinidockError) -> None:
         """The process could not be started."""
 
-    def ended(self, launched: Launched, exit_code: int) -> None:
-        """The process has ended and its output has been carried."""
+    def ended(self, launched: Launched, exit_code: int) -> int | None:
+        """The process has ended and its output has been carried.
+
+        Returns: after how many milliseconds it is to be started again, None for never
+        """
+        return None
+
+    def is_wanted(self) -> bool:
+        """Whether it is still to be started again; asked whenever the monitor has been woken."""
+        return False
+
+    def begin_again(self) -> bool:
+        """Prepare for another start; False when there is to be none."""
+        return False
+
+    def given_up(self) -> None:
+        """There is no other start after all."""
 
 
 def fork_monitor(job: Job, streams: Streams) -> None:
@@ -122,12 +139,13 @@ def _report_bug(report_write: int, error: BaseException) -> None:
 class _Monitor:
     """The monitor's own state; lives in its process only."""
 
-    __slots__ = ("job", "sources", "streams")
+    __slots__ = ("job", "sources", "streams", "wake_fd")
 
     def __init__(self, job: Job, streams: Streams) -> None:
         self.job = job
         self.streams = streams
         self.sources: list[Source] = []
+        self.wake_fd = -1
 
     def main(self) -> NoReturn:
         """Do the job and end."""
@@ -135,26 +153,72 @@ class _Monitor:
         os.chdir("/")
         os.umask(0o022)
         self._close_foreign()
+        launched = self._try_launch()
+        _ignore_signals()
+        if self.job.takes_requests:
+            self.wake_fd = _open_wake()
+        self._let_go_of_caller()
+        while True:
+            self.job.started(launched)
+            self._report(f"started {launched.pid} {launched.start_time}")
+            delay_ms = self._carry(launched)
+            if delay_ms is None:
+                os._exit(0)
+            self._forget(launched)
+            if not self._pause(delay_ms) or not self.job.begin_again():
+                self.job.given_up()
+                os._exit(0)
+            launched = self._try_launch()
+
+    def _try_launch(self) -> Launched:
         try:
-            launched = self._launch()
+            return self._launch()
         except MinidockError as error:
             self._fail(error)
         except OSError as error:
             self._fail(CommandError(f"the container could not be started: {error}", exit_code=125))
-        _ignore_signals()
-        self._let_go_of_caller()
-        self.job.started(launched)
-        self._report(f"started {launched.pid} {launched.start_time}")
+
+    def _carry(self, launched: Launched) -> int | None:
+        """Carry output until the process has ended; when it is to be started again, None for never."""
         carrier = Carrier(
             self.sources, self.streams.control_read, broken=lambda: self._report("broken-pipe"), left=self._starter_left
         )
         carrier.carry(launched.pidfd)
+        self.streams.control_read = carrier.control_fd
         exit_code = _exit_code(launched.pid)
         # Recorded before the last bytes are handed over: a reader that stands still must not keep it from others.
-        self.job.ended(launched, exit_code)
+        delay_ms = self.job.ended(launched, exit_code)
         carrier.flush()
         self._report(f"exit {exit_code}")
-        os._exit(0)
+        return delay_ms
+
+    def _forget(self, launched: Launched) -> None:
+        """Give back what belonged to a process that has ended; its starter has been told the exit code and goes."""
+        streams = self.streams
+        for fd in (launched.pidfd, streams.report_write, streams.control_read, *(one.fd for one in self.sources)):
+            if fd >= 0:
+                os.close(fd)
+        streams.report_write = streams.control_read = -1
+        self.sources = []
+        if streams.stdin_write >= 0 and streams.keeps_stdin:
+            os.close(streams.stdin_write)
+            streams.stdin_read, streams.stdin_write = os.pipe2(os.O_CLOEXEC)
+
+    def _pause(self, delay_ms: int) -> bool:
+        """Wait before another start; False when somebody ends the container meanwhile."""
+        import select
+        import time
+
+        poll = select.poll()
+        poll.register(self.wake_fd, select.POLLIN)
+        end = time.monotonic() + delay_ms / 1000
+        while self.job.is_wanted():
+            left_ms = int((end - time.monotonic()) * 1000)
+            if left_ms <= 0:
+                return True
+            if poll.poll(left_ms):
+                _drain(self.wake_fd)
+        return False
 
     def _fail(self, error: MinidockError) -> NoReturn:
         from minidock.formats.gojson import encode_json
@@ -229,9 +293,12 @@ class _Monitor:
         for fd in {streams.stdout_fd, streams.stderr_fd}:
             if fd > 2:
                 os.close(fd)
+        streams.stdout_fd = streams.stderr_fd = -1
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
+        if null > 2:
+            os.close(null)
 
     def _report(self, message: str) -> bool:
         """Tell the starter; False when it has gone."""
@@ -279,6 +346,27 @@ def _default_signals() -> None:
     for number in (*FORWARDED, _signal.SIGCHLD):
         _signal.signal(number, _signal.SIG_DFL)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
+
+
+def _open_wake() -> int:
+    """A descriptor that becomes readable whenever the monitor is woken."""
+    from minidock.runtime.signals import WAKE
+
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    _signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+    _signal.signal(WAKE, _nothing)
+    return read_fd
+
+
+def _nothing(number: int, frame: object) -> None:
+    """The wake-up descriptor has told already."""
+
+
+def _drain(fd: int) -> None:
+    try:
+        os.read(fd, 4096)
+    except BlockingIOError:
+        return
 
 
 def _ignore_signals() -> None:

@@ -6,6 +6,7 @@ import os
 
 from minidock.errors import MinidockError
 from minidock.runtime.attach import open_process
+from minidock.runtime.signals import WAKE
 from minidock.store.containers import ContainerLock
 
 TYPE_CHECKING = False
@@ -76,6 +77,31 @@ def wait_recorded(container: Container, monitor_fd: int) -> None:
         watch.close()
 
 
+def end_restarts(container: Container) -> None:
+    """Word has been left that the end is wanted: a monitor that waits to restart the container is woken to read it.
+
+    Shape: returns when it does not wait any more; it may have started the container just before
+    """
+    import _signal  # type: ignore[import-not-found]
+
+    from minidock.runtime.logs import CHANGES, Growth
+
+    while container.state.is_restarting():
+        monitor_fd = open_process(container.state.monitor_pid, container.state.monitor_start_time)
+        if monitor_fd >= 0:
+            watch = Growth(container.path, monitor_fd, CHANGES)
+            try:
+                container.reload()
+                if container.state.is_restarting():
+                    _signal.pidfd_send_signal(monitor_fd, WAKE)
+                    watch.wait()
+            except ProcessLookupError:
+                pass
+            finally:
+                watch.close()
+        container.reload()
+
+
 def clean_up_after_kill(container: Container) -> None:
     """The monitor was killed, or the machine went down: remove what they left and record the end.
 
@@ -94,6 +120,16 @@ def clean_up_after_kill(container: Container) -> None:
         container.record_exit(state)
 
 
+def remove_with_volumes(container: Container) -> None:
+    """Remove a container, and the volumes made for it without a name; the caller holds its lock."""
+    if any(point.get("Type") == "volume" for point in container.light_config.mount_points):
+        from minidock.store.volumes import remove_with_volumes
+
+        remove_with_volumes(container)
+    else:
+        container.root.containers.remove(container)
+
+
 def remove_abandoned(containers: list[Container]) -> None:
     """Remove --rm containers whose monitor was killed before it could; those in other hands are left alone."""
     for container in containers:
@@ -101,7 +137,7 @@ def remove_abandoned(containers: list[Container]) -> None:
             with container.lock(wait=False):
                 if container.state.is_abandoned():
                     clean_up_after_kill(container)
-                    container.root.containers.remove(container)
+                    remove_with_volumes(container)
         except MinidockError:
             continue
 

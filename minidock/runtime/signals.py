@@ -45,6 +45,9 @@ SIGNALS = {
 }
 _RTMIN, _RTMAX = 34, 64
 
+# Tells a monitor to look for what is asked of it.
+WAKE = SIGNALS["USR1"]
+
 # What the starter passes on to the container (SIGCHLD, SIGPIPE and SIGURG are its own, the rest kill it by design).
 FORWARDED = tuple(SIGNALS[name] for name in "HUP INT QUIT USR1 USR2 ALRM TERM CONT TSTP WINCH".split())
 

@@ -151,6 +151,14 @@ class Container:
         """The json-file log."""
         return f"{self.path}/{self.id}-json.log"
 
+    @property
+    def restart_policy(self) -> dict[str, Any]:
+        """RestartPolicy of hostconfig.json; empty for none."""
+        policy = self.host_config.get("RestartPolicy")
+        if not isinstance(policy, dict) or policy.get("Name") in ("", "no", None):
+            return {}
+        return policy
+
     def is_running(self) -> bool:
         """Whether the very process that was started still lives."""
         return self.state.is_process_alive()
@@ -166,10 +174,13 @@ class Container:
         replace_file(f"{self.path}/{STATE_FILE}", encode_json(state.to_document()) + b"\n", 0o600)
         self.state = state
 
-    def record_exit(self, state: ContainerState, *, durable: bool = True) -> None:
+    def record_exit(
+        self, state: ContainerState, *, durable: bool = True, on_purpose: bool = False, restarts: int | None = None
+    ) -> None:
         """Write how the container ended into config.v2.json, and forget the running state.
 
-        Shape: durable False for a container about to be removed
+        Shape: durable False for a container about to be removed or restarted; on_purpose: it was stopped, and no policy
+               is to start it again; restarts: how often one has
         """
 
         def end(document: dict[str, Any]) -> None:
@@ -182,9 +193,12 @@ class Container:
             )
             if state.started_ns:
                 document["HasBeenStartedBefore"] = True
+            document["HasBeenManuallyStopped"] = on_purpose
+            if restarts is not None:
+                document["RestartCount"] = restarts
 
         self.change_document(end, durable=durable)
-        if state.auto_remove:
+        if state.auto_remove or state.status == "restarting":
             self.write_state(state)
         else:
             remove_file(f"{self.path}/{STATE_FILE}")

@@ -24,7 +24,7 @@ KEEP = b"keep"
 
 
 class ContainerState:
-    """created, running, paused, exited or dead, with what belongs to it.
+    """created, running, paused, restarting, exited or dead, with what belongs to it.
 
     Shape: pid 0 unless running; start_time and monitor_start_time in clock ticks since boot
     Units: started_ns, finished_ns nanoseconds since 1970, 0 for never
@@ -129,6 +129,10 @@ class ContainerState:
             bool(self.monitor_pid) and self.is_this_boot() and start_time(self.monitor_pid) == self.monitor_start_time
         )
 
+    def is_restarting(self) -> bool:
+        """Whether the process has ended, and the monitor is about to start it again."""
+        return self.status == "restarting" and self.is_monitor_alive()
+
     def is_abandoned(self) -> bool:
         """Whether this is a --rm container that nobody will remove any more."""
         return self.auto_remove and bool(self.pid) and not self.is_process_alive() and not self.is_monitor_alive()
@@ -206,7 +210,7 @@ def read_state(path: str, document: dict[str, Any]) -> ContainerState:
         state = ContainerState.from_document(parse_json(raw, what=STATE_FILE, limit_bytes=1 << 16))
     except FormatError:
         return recorded
-    if not state.pid:
+    if not state.pid and not state.is_restarting():
         # Only a wish, made at creation; an engine may have run the container since.
         recorded.auto_remove = state.auto_remove
         return recorded

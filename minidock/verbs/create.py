@@ -18,6 +18,7 @@ from minidock.formats.mountspec import (
 from minidock.formats.runconfig import order_run_config
 from minidock.ids import ContainerID, random_hex64
 from minidock.verbs.options import (
+from minidock.verbs.lifeoptions import set_life
     CreateOptions,
     check_name,
     check_network,
@@ -212,7 +213,7 @@ def _run_document(
 
 
 def _host_document(options: CreateOptions, mounts: _Mounts, network: str) -> dict[str, Any]:
-    return host_document(
+    document = host_document(
         binds=mounts.binds,
         mounts=mounts.mounts,
         tmpfs=mounts.tmpfs,
@@ -252,3 +253,4 @@ def _write_cidfile(path: str, container: Container) -> None:
             file.write(container.id)
     except OSError as error:
         raise UsageError(f"failed to write the container ID to {path}: {error.strerror}") from None
+    return set_life(document, options)

@@ -76,6 +76,8 @@ def exec_(
     if workdir and not workdir.startswith("/"):
         raise UsageError(f"the working directory '{workdir}' is invalid, it needs to be an absolute path")
     found = root.containers.get(container)
+    if found.state.is_restarting():
+        raise ContainerNotRunning(f"Container {found.id} is restarting, wait until the container is running")
     pidfd = open_process(found.state.pid, found.state.start_time) if found.is_running() else -1
     if pidfd < 0:
         raise ContainerNotRunning(f"Container {found.id} is not running")

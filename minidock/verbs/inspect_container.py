@@ -67,12 +67,12 @@ _FILES = {"resolv": "resolv.conf", "hostname": "hostname", "hosts": "hosts"}
 def _state(container: Container) -> dict[str, Any]:
     state = container.state
     status = state.shown_status()
-    running = status in ("running", "paused")
+    running = status in ("running", "paused", "restarting")
     return {
         "Status": status,
         "Running": running,
         "Paused": status == "paused",
-        "Restarting": False,
+        "Restarting": status == "restarting",
         "OOMKilled": state.oom_killed,
         "Dead": status == "dead",
         "Pid": state.pid if running else 0,

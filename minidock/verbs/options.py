@@ -55,6 +55,7 @@ class CreateOptions:
         "privileged",
         "pull",
         "read_only",
+        "restart",
         "rm",
         "shm_size",
         "stop_signal",
@@ -98,6 +99,7 @@ class CreateOptions:
         shm_size: int = DEFAULT_SHM_SIZE_BYTES,
         attach: bool = True,
     ) -> None:
+        restart: str = "no",
         self.name = name
         self.env = list(env)
         self.env_file = list(env_file)
@@ -128,6 +130,7 @@ class CreateOptions:
         self.attach = attach
 
 
+        self.restart = restart
 def check_name(name: str) -> str:
     """Check a container's name by docker's rule and return it without a leading slash; raises UsageError."""
     plain = name.removeprefix("/")

@@ -76,6 +76,8 @@ def status_text(container: Container, now_ns: int) -> str:
     if status in ("running", "paused"):
         paused = " (Paused)" if status == "paused" else ""
         return f"Up {human_duration(max(0, now_ns - state.started_ns))}{paused}"
+    if status == "restarting":
+        return f"Restarting ({state.exit_code}) {human_duration(max(0, now_ns - state.finished_ns))} ago"
     if status == "dead":
         return "Dead"
     if not state.started_ns:
@@ -97,7 +99,7 @@ def ps(
     wanted = _read_filters(filters)
     containers = root.containers.all()
     if not (all or last > 0 or "status" in wanted or "exited" in wanted):
-        containers = [one for one in containers if one.state.shown_status() in ("running", "paused")]
+        containers = [one for one in containers if one.state.shown_status() in ("running", "paused", "restarting")]
     images = _ImageNames(root)
     chosen = [one for one in containers if not wanted or _matches(root, one, wanted, images)]
     if last > 0:

@@ -22,7 +22,7 @@ def rm(root: DataRoot, container: str, *, force: bool = False, volumes: bool = F
         from minidock.store.lock import refuse_under_engine
         from minidock.verbs.stop import end_container
 
-        if found.is_running():
+        if found.is_running() or found.state.is_restarting():
             refuse_under_engine(root.path)
         try:
             end_container(found)
@@ -30,9 +30,10 @@ def rm(root: DataRoot, container: str, *, force: bool = False, volumes: bool = F
             # It was a --rm container, and its monitor was quicker.
             return
     with SettledLock(found):
-        if found.is_running():
+        if found.is_running() or found.state.is_restarting():
+            word = "restarting" if found.state.is_restarting() else "running"
             raise ContainerRunning(
-                f"You cannot remove a running container {found.id}. Stop the container before attempting removal or "
+                f"You cannot remove a {word} container {found.id}. Stop the container before attempting removal or "
                 "force remove"
             )
         _remove_groups(found)

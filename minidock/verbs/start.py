@@ -37,6 +37,8 @@ def start(
     Raises:  NoSuchContainer; CommandError 126 or 127 when the command cannot be run
     """
     found = root.containers.get(container)
+    if found.state.is_restarting() and not attach:
+        return None
     if found.is_running():
         return _follow(root, found, stdout_fd, stderr_fd) if attach else None
     if warn is not None and (names := not_applied(found)):
@@ -51,7 +53,7 @@ def start_container(
 ) -> int | None:
     """Start this container; see start. One that another command has started meanwhile is left alone."""
     with SettledLock(container) as lock:
-        if container.is_running():
+        if container.is_running() or container.state.is_restarting():
             return None
         # From here to the container's end, and before anything of it is written.
         engine_fd = container.root.hold_against_engine()

@@ -6,7 +6,7 @@ import os
 
 from minidock.errors import NoSuchContainer
 from minidock.runtime.attach import open_process, wait_process
-from minidock.runtime.settle import SettledLock
+from minidock.runtime.settle import SettledLock, end_restarts
 from minidock.runtime.signals import SIGNALS, parse_signal
 
 TYPE_CHECKING = False
@@ -32,24 +32,39 @@ def stop(
     if timeout_s is None:
         given = config.run.get("StopTimeout")
         timeout_s = given if isinstance(given, int) else DEFAULT_TIMEOUT_S
-    if keep and found.state.auto_remove:
-        found.ask_end(keep=True)
-    pidfd = open_process(found.state.pid, found.state.start_time) if found.is_running() else -1
-    if pidfd >= 0:
-        try:
-            send_signal(found, pidfd, number)
-            if not wait_process(pidfd, None if timeout_s < 0 else timeout_s):
-                send_signal(found, pidfd, SIGNALS["KILL"])
-                wait_process(pidfd)
-        finally:
-            os.close(pidfd)
+    ask_end(found, keep=keep)
+    try:
+        while found.is_running() or found.state.is_restarting():
+            end_restarts(found)
+            pidfd = open_process(found.state.pid, found.state.start_time) if found.is_running() else -1
+            if pidfd >= 0:
+                try:
+                    send_signal(found, pidfd, number)
+                    if not wait_process(pidfd, None if timeout_s < 0 else timeout_s):
+                        send_signal(found, pidfd, SIGNALS["KILL"])
+                        wait_process(pidfd)
+                finally:
+                    os.close(pidfd)
+            wait_for_record(found)
+    except NoSuchContainer:
+        # A --rm container, which is gone now.
+        return
     settle(found)
+
+
+def ask_end(container: Container, *, keep: bool = False) -> None:
+    """Before an end is brought about: neither a restart policy nor, with keep, --rm is to answer it."""
+    keep = keep and container.state.auto_remove
+    if (keep or container.restart_policy) and (container.is_running() or container.state.is_restarting()):
+        container.ask_end(keep=keep)
 
 
 def end_container(container: Container) -> None:
     """Kill a container's processes if it runs, and wait until its end is recorded; raises NoSuchContainer."""
-    if container.is_running():
-        pidfd = open_process(container.state.pid, container.state.start_time)
+    ask_end(container)
+    while container.is_running() or container.state.is_restarting():
+        end_restarts(container)
+        pidfd = open_process(container.state.pid, container.state.start_time) if container.is_running() else -1
         if pidfd >= 0:
             try:
                 send_signal(container, pidfd, SIGNALS["KILL"])

@@ -60,6 +60,7 @@ def create_options(options: dict[str, Any]) -> CreateOptions:
         cidfile=options["cidfile"] or "",
         pull=options["pull"],
         stop_signal=options["stop_signal"] or "",
+        restart=options["restart"] or "no",
         stop_timeout=options["stop_timeout"],
         shm_size=parse_size(options["shm_size"]) if options["shm_size"] else DEFAULT_SHM_SIZE_BYTES,
         attach=not options.get("detach", False),
