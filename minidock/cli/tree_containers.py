@@ -62,16 +62,16 @@ Init = Annotated[
     bool, typer.Option("--init", show_default=False, help="Run a small init that reaps and passes signals on")
 ]
 Rm = Annotated[bool, typer.Option("--rm", show_default=False, help="Remove the container when it ends")]
+Restart = Annotated[
+    str | None,
+    typer.Option("--restart", metavar="POLICY", help="'no', 'on-failure[:n]', 'always' or 'unless-stopped'"),
+]
 CidFile = Annotated[str | None, typer.Option("--cidfile", metavar="FILE", help="Write the container ID to a file")]
 Pull = Annotated[
     str, typer.Option("--pull", metavar="WHEN", help="'missing' or 'never'; there is no registry to pull from")
 ]
 StopSignal = Annotated[
     str | None, typer.Option("--stop-signal", metavar="SIGNAL", help="Signal that `stop` sends first")
-Restart = Annotated[
-    str | None,
-    typer.Option("--restart", metavar="POLICY", help="'no', 'on-failure[:n]', 'always' or 'unless-stopped'"),
-]
 ]
 StopTimeout = Annotated[int | None, typer.Option("--stop-timeout", metavar="SECONDS", help="How long `stop` waits")]
 ShmSize = Annotated[str | None, typer.Option("--shm-size", metavar="BYTES", help="Size of /dev/shm, e.g. 64m")]
@@ -108,6 +108,7 @@ def run(
     label_file: LabelFile = None,
     cidfile: CidFile = None,
     pull: Pull = "missing",
+    restart: Restart = None,
     stop_signal: StopSignal = None,
     stop_timeout: StopTimeout = None,
     shm_size: ShmSize = None,
@@ -115,7 +116,6 @@ def run(
 ) -> None:
     """Make a container from an image and run a command in it."""
 
-    restart: Restart = None,
 
 @declare("create", (app, "create"), (container, "create"), interspersed=False)
 def create(
@@ -145,6 +145,7 @@ def create(
     label_file: LabelFile = None,
     cidfile: CidFile = None,
     pull: Pull = "missing",
+    restart: Restart = None,
     stop_signal: StopSignal = None,
     stop_timeout: StopTimeout = None,
     shm_size: ShmSize = None,
@@ -153,7 +154,6 @@ def create(
     """Make a container from an image without starting it."""
 
 
-    restart: Restart = None,
 @declare("start", (app, "start"), (container, "start"))
 def start(
     containers: Many,

@@ -17,8 +17,8 @@ from minidock.formats.mountspec import (
 )
 from minidock.formats.runconfig import order_run_config
 from minidock.ids import ContainerID, random_hex64
-from minidock.verbs.options import (
 from minidock.verbs.lifeoptions import set_life
+from minidock.verbs.options import (
     CreateOptions,
     check_name,
     check_network,
@@ -229,6 +229,7 @@ def _host_document(options: CreateOptions, mounts: _Mounts, network: str) -> dic
         cgroup_parent="",
         cgroup_namespace="private" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "host",
     )
+    return set_life(document, options)
 
 
 def _capabilities(words: list[str], key: str) -> list[str]:
@@ -253,4 +254,3 @@ def _write_cidfile(path: str, container: Container) -> None:
             file.write(container.id)
     except OSError as error:
         raise UsageError(f"failed to write the container ID to {path}: {error.strerror}") from None
-    return set_life(document, options)

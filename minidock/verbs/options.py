@@ -97,9 +97,9 @@ class CreateOptions:
         stop_signal: str = "",
         stop_timeout: int | None = None,
         shm_size: int = DEFAULT_SHM_SIZE_BYTES,
+        restart: str = "no",
         attach: bool = True,
     ) -> None:
-        restart: str = "no",
         self.name = name
         self.env = list(env)
         self.env_file = list(env_file)
@@ -127,10 +127,10 @@ class CreateOptions:
         self.stop_signal = stop_signal
         self.stop_timeout = stop_timeout
         self.shm_size = shm_size
+        self.restart = restart
         self.attach = attach
 
 
-        self.restart = restart
 def check_name(name: str) -> str:
     """Check a container's name by docker's rule and return it without a leading slash; raises UsageError."""
     plain = name.removeprefix("/")
