@@ -81,11 +81,7 @@ def container_spec(container: Container) -> ContainerSpec:
 def not_applied(container: Container) -> list[str]:
     """The keys of hostconfig.json that an engine would act on and that have no effect here."""
     host = container.host_config
-    names = [key for key in _NOT_APPLIED if host.get(key) and host[key] != -1]
-    policy = host.get("RestartPolicy")
-    if isinstance(policy, dict) and policy.get("Name") not in (None, "", "no"):
-        names.append("RestartPolicy")
-    return names
+    return [key for key in _NOT_APPLIED if host.get(key) and host[key] != -1]
 
 
 def exec_spec(
