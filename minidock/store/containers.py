@@ -127,10 +127,7 @@ class Container:
         return self._layer
 
     def sound_layer(self) -> RWLayer:
-        """The rw layer to start from or to commit, once all that it stands on has been looked at.
-
-        Raises: StoreCorrupt, NoSuchLayer, NoSuchContainer, naming what is missing
-        """
+        """The rw layer, once all that it stands on has been looked at; raises StoreCorrupt, NoSuchLayer, NoSuchContainer."""
         if not self._is_sound:
             overlay2.check_rw(self.root, self.layer)
             self._is_sound = True
