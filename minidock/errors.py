@@ -75,6 +75,12 @@ class NoSuchContainer(NotFound):
     default_hint = "minidock ps -a lists what there is"
 
 
+class NoSuchVolume(NotFound):
+    """No volume has this name."""
+
+    default_hint = "minidock volume ls lists what there is"
+
+
 class NoSuchLayer(NotFound):
     """layerdb has no entry for a chain ID."""
 

@@ -38,11 +38,17 @@ Entrypoint = Annotated[
 ]
 Volume = Annotated[
     list[str] | None,
-    typer.Option("--volume", "-v", metavar="SOURCE:TARGET[:OPTIONS]", help="Bind a host path (repeatable)"),
+    typer.Option(
+        "--volume", "-v", metavar="[SOURCE:]TARGET[:OPTIONS]", help="Bind a host path, or mount a volume (repeatable)"
+    ),
+]
+VolumesFrom = Annotated[
+    list[str] | None,
+    typer.Option("--volumes-from", metavar="CONTAINER[:ro]", help="Mount what that container mounts (repeatable)"),
 ]
 Mount = Annotated[
     list[str] | None,
-    typer.Option("--mount", metavar="type=bind,source=...,target=...", help="Bind or tmpfs mount (repeatable)"),
+    typer.Option("--mount", metavar="type=bind,source=...,target=...", help="Bind, volume or tmpfs mount (repeatable)"),
 ]
 Tmpfs = Annotated[
     list[str] | None, typer.Option("--tmpfs", metavar="TARGET[:OPTIONS]", help="Mount a tmpfs (repeatable)")
@@ -95,6 +101,7 @@ def run(
     hostname: Hostname = None,
     entrypoint: Entrypoint = None,
     volume: Volume = None,
+    volumes_from: VolumesFrom = None,
     mount: Mount = None,
     tmpfs: Tmpfs = None,
     read_only: ReadOnly = False,
@@ -132,6 +139,7 @@ def create(
     hostname: Hostname = None,
     entrypoint: Entrypoint = None,
     volume: Volume = None,
+    volumes_from: VolumesFrom = None,
     mount: Mount = None,
     tmpfs: Tmpfs = None,
     read_only: ReadOnly = False,

@@ -325,6 +325,7 @@ def host_document(
     shm_size_bytes: int,
     cgroup_parent: str,
     cgroup_namespace: str,
+    volumes_from: list[str] | None = None,
 ) -> dict[str, Any]:
     """A new container's hostconfig.json, keys in the order of Docker 20.10.
 
@@ -340,7 +341,7 @@ def host_document(
         "RestartPolicy": {"Name": "no", "MaximumRetryCount": 0},
         "AutoRemove": False,
         "VolumeDriver": "",
-        "VolumesFrom": None,
+        "VolumesFrom": volumes_from or None,
         "CapAdd": cap_add or None,
         "CapDrop": cap_drop or None,
         "CgroupnsMode": cgroup_namespace,

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 PROPAGATIONS = ("private", "rprivate", "slave", "rslave", "shared", "rshared")
-_NAMED_VOLUMES = "named and anonymous volumes are not supported yet: give a host directory as an absolute path"
+_NAME_START = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
+_NAME_REST = _NAME_START | frozenset("_.-")
+_MAX_NAME_BYTES = 255
 _TMPFS_SIZE_UNITS = {"": 1, "b": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
@@ -43,6 +45,58 @@ class BindRequest:
         self.recursive = recursive
         self.mode_text = mode_text
         self.creates_source = creates_source
+
+
+class VolumeRequest:
+    """A volume to be seen in the container.
+
+    Shape: name empty for an anonymous one; copies: whether it is filled from the image while it is empty;
+           is_plain: asked for by a path alone, as the image's VOLUME does
+    """
+
+    __slots__ = ("copies", "driver_name", "is_plain", "labels", "mode_text", "name", "read_only", "target")
+
+    def __init__(
+        self,
+        name: str,
+        target: str,
+        *,
+        read_only: bool = False,
+        copies: bool = True,
+        mode_text: str = "",
+        labels: dict[str, str] | None = None,
+        driver_name: str = "",
+        is_plain: bool = False,
+    ) -> None:
+        self.name = name
+        self.target = target
+        self.read_only = read_only
+        self.copies = copies
+        self.mode_text = mode_text
+        self.labels = labels or {}
+        self.driver_name = driver_name
+        self.is_plain = is_plain
+
+    def spec_document(self) -> dict[str, Any]:
+        """The request as hostconfig.json's Mounts and a MountPoint's Spec have it."""
+        if self.is_plain:
+            return {}
+        spec: dict[str, Any] = {"Type": "volume"}
+        if self.name:
+            spec["Source"] = self.name
+        spec["Target"] = self.target
+        if self.read_only:
+            spec["ReadOnly"] = True
+        options: dict[str, Any] = {}
+        if not self.copies:
+            options["NoCopy"] = True
+        if self.labels:
+            options["Labels"] = dict(sorted(self.labels.items()))
+        if self.driver_name:
+            options["DriverConfig"] = {"Name": self.driver_name}
+        if options:
+            spec["VolumeOptions"] = options
+        return spec
 
 
 class TmpfsRequest:
@@ -78,40 +132,72 @@ def _target(text: str, prefix: str) -> str:
     return target
 
 
-def parse_volume(text: str) -> BindRequest:
-    """Read the argument of -v: `host:container[:ro|rw|z|Z|propagation…]`.
+def is_volume_name(name: str) -> bool:
+    """Whether a volume may be called so."""
+    return 2 <= len(name) <= _MAX_NAME_BYTES and name[0] in _NAME_START and _NAME_REST.issuperset(name)
+
+
+def check_volume_name(name: str) -> str:
+    """The name, if a volume may be called so; raises UsageError in the engine's words."""
+    if len(name) == 1:
+        raise UsageError(
+            f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )
+    if len(name) > _MAX_NAME_BYTES:
+        raise UsageError(f"create {name[:40]}...: volume name is longer than {_MAX_NAME_BYTES} characters")
+    if not is_volume_name(name):
+        raise UsageError(
+            f'create {name}: "{name}" includes invalid characters for a local volume name, only '
+            '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
+        )
+    return name
+
+
+def parse_volume(text: str) -> BindRequest | VolumeRequest:
+    """Read the argument of -v: `[host:|name:]container[:ro|rw|z|Z|nocopy|propagation…]`.
 
     Raises: UsageError
     """
     parts = text.split(":")
     if len(parts) > 3 or not all(parts):
         raise UsageError(f"invalid volume specification: '{text}'")
+    prefix = f"invalid volume specification: '{text}': invalid mount config for type \"volume\": "
     if len(parts) == 1:
-        raise UsageError(f"-v {text}: {_NAMED_VOLUMES}")
+        return VolumeRequest("", _target(text, prefix), is_plain=True)
     source, target = parts[0], parts[1]
     mode = parts[2] if len(parts) == 3 else ""
-    prefix = f"invalid volume specification: '{text}': invalid mount config for type \"bind\": "
-    read_only, propagation = _read_mode(mode)
+    if len(parts) == 2 and not target.startswith("/") and _is_mode(target):
+        raise UsageError(f"invalid volume specification: '{text}'")
+    read_only, propagation, copies = _read_mode(mode)
     if not source.startswith("/"):
-        if "/" in source or source.startswith("."):
-            raise UsageError(
-                f'create {source}: "{source}" includes invalid characters for a local volume name, only '
-                '"[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. If you intended to pass a host directory, use absolute path'
-            )
-        raise UsageError(f"-v {text}: {_NAMED_VOLUMES}")
+        if propagation:
+            raise UsageError(f"invalid mode: {mode}")
+        target = _target(target, prefix)
+        check_volume_name(source)
+        return VolumeRequest(source, target, read_only=read_only, copies=copies, mode_text=mode)
+    prefix = prefix.replace('"volume"', '"bind"')
     return BindRequest(
         clean_path(source),
         _target(target, prefix),
         read_only=read_only,
-        propagation=propagation,
+        propagation=propagation or "rprivate",
         mode_text=mode,
         creates_source=True,
     )
 
 
-def _read_mode(mode: str) -> tuple[bool, str]:
+def _is_mode(text: str) -> bool:
+    try:
+        _read_mode(text)
+    except UsageError:
+        return False
+    return True
+
+
+def _read_mode(mode: str) -> tuple[bool, str, bool]:
+    """Whether read-only, the propagation or nothing, and whether a volume is filled."""
     read_only = False
-    propagation = "rprivate"
+    propagation = ""
     seen: dict[str, int] = {}
     for word in mode.split(",") if mode else ():
         if word in ("ro", "rw"):
@@ -129,7 +215,7 @@ def _read_mode(mode: str) -> tuple[bool, str]:
         if kind in seen:
             raise UsageError(f"invalid mode: {mode}")
         seen[kind] = 1
-    return read_only, propagation
+    return read_only, propagation, "nocopy" not in seen
 
 
 def split_fields(text: str) -> list[str]:
@@ -185,20 +271,21 @@ def parse_size(text: str) -> int:
     return int(text[:digits]) * _TMPFS_SIZE_UNITS[unit]
 
 
-def parse_mount(text: str) -> BindRequest | TmpfsRequest:
-    """Read the argument of --mount: `type=bind,source=…,target=…[,readonly][,bind-propagation=…]` or type=tmpfs.
+def parse_mount(text: str) -> BindRequest | TmpfsRequest | VolumeRequest:
+    """Read the argument of --mount: `type=bind|volume,source=…,target=…[,readonly][,…]` or type=tmpfs.
 
     Raises: UsageError
     """
     kind = "volume"
     values: dict[str, str] = {}
+    labels: dict[str, str] = {}
     read_only = False
     for field in split_fields(text):
         key, equals, value = field.partition("=")
         key = key.lower()
         if key in ("readonly", "ro"):
             read_only = _truth(value, key) if equals else True
-        elif key == "bind-nonrecursive":
+        elif key in ("bind-nonrecursive", "volume-nocopy"):
             values[key] = "true" if not equals or _truth(value, key) else ""
         elif not equals:
             raise UsageError(f"invalid field '{field}' must be a key=value pair")
@@ -206,9 +293,16 @@ def parse_mount(text: str) -> BindRequest | TmpfsRequest:
             kind = value.lower()
         elif key in ("source", "src"):
             values["source"] = value
+        elif key == "volume-label":
+            label, _, content = value.partition("=")
+            labels[label] = content
+            values[key] = value
         elif key in ("target", "dst", "destination"):
             values["target"] = value
-        elif key in ("bind-propagation", "tmpfs-size", "tmpfs-mode", "consistency") or key.startswith("volume-"):
+        elif (
+            key in ("bind-propagation", "tmpfs-size", "tmpfs-mode", "consistency", "volume-driver")
+            or key == "volume-opt"
+        ):
             values[key] = value
         else:
             raise UsageError(f"unexpected key '{key}' in '{field}'")
@@ -220,7 +314,7 @@ def parse_mount(text: str) -> BindRequest | TmpfsRequest:
     if kind == "tmpfs":
         return _tmpfs_mount(values, read_only, prefix)
     if kind == "volume":
-        raise UsageError(f"--mount {text}: {_NAMED_VOLUMES}")
+        return _volume_mount(values, labels, read_only, prefix)
     raise UsageError(f'invalid argument "{text}" for "--mount" flag: mount type unknown: "{kind}"')
 
 
@@ -247,6 +341,28 @@ def _bind_mount(values: dict[str, str], read_only: bool, prefix: str) -> BindReq
         propagation=propagation,
         recursive=not values.get("bind-nonrecursive"),
     )
+
+
+def _volume_mount(values: dict[str, str], labels: dict[str, str], read_only: bool, prefix: str) -> VolumeRequest:
+    _only(values, "volume-", prefix)
+    check_volume_driver(values.get("volume-driver", ""))
+    if "volume-opt" in values:
+        raise UsageError(f"volume-opt={values['volume-opt']}: options of volumes are not supported")
+    name = values.get("source", "")
+    return VolumeRequest(
+        check_volume_name(name) if name else "",
+        _target(values["target"], prefix),
+        read_only=read_only,
+        copies=not values.get("volume-nocopy"),
+        labels=labels,
+        driver_name=values.get("volume-driver", ""),
+    )
+
+
+def check_volume_driver(driver: str) -> None:
+    """Only the engine's own driver is there; raises UsageError."""
+    if driver not in ("", "local"):
+        raise UsageError(f'error looking up volume plugin {driver}: plugin "{driver}" not found')
 
 
 def _tmpfs_mount(values: dict[str, str], read_only: bool, prefix: str) -> TmpfsRequest:
@@ -307,4 +423,27 @@ def mount_point_document(bind: BindRequest, *, from_mount_flag: bool) -> dict[st
         spec["BindOptions"] = options
     document["Spec"] = spec
     document["SkipMountpointCreation"] = from_mount_flag
+    return document
+
+
+def volume_point_document(
+    request: VolumeRequest, name: str, data_path: str, *, from_mount_flag: bool = False
+) -> dict[str, Any]:
+    """The entry of config.v2.json's MountPoints for a volume.
+
+    Shape: name is the volume's own; data_path what is mounted. Source: written by Docker 20.10
+    """
+    document: dict[str, Any] = {
+        # A volume without a request of its own: the engine leaves its source to the volume.
+        "Source": "" if request.is_plain else data_path,
+        "Destination": request.target,
+        "RW": not request.read_only,
+        "Name": name,
+        "Driver": "local",
+        "Type": "volume",
+    }
+    if not request.is_plain:
+        document["Relabel"] = "z" if from_mount_flag else request.mode_text or "z"
+    document["Spec"] = request.spec_document()
+    document["SkipMountpointCreation"] = False
     return document

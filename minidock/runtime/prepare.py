@@ -125,6 +125,10 @@ def _mounts(container: Container) -> tuple[list[BindMount], list[TmpfsMount]]:
             source = f"{container.root.path}/volumes/{point.get('Name', '')}/_data"
             if "/" in str(point.get("Name", "/")) or not os.path.isdir(source):
                 raise UsageError(f"container {container.name}: volume {point.get('Name', '')} at {target} is not there")
+            if os.path.exists(f"{source[:-5]}opts.json"):
+                from minidock.store.volumes import check_options
+
+                check_options(source[:-6])
             binds.append(_bind(point, source, target))
     return binds, tmpfs
 

@@ -3,6 +3,7 @@
     ROOT/image/overlay2/     repositories.json, imagedb, layerdb: as Docker's engine has them
     ROOT/overlay2/           the layers' content
     ROOT/containers/         the containers' records
+    ROOT/volumes/            the volumes; made with the first one
     ROOT/minidock/lock       held for each change; see lock.py
     ROOT/minidock/stage/     what is being made or removed at this moment; see transaction.py
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from minidock.store.lock import Lock
     from minidock.store.references import ReferenceStore
     from minidock.store.reproducible import Reproducible
+    from minidock.store.volumes import VolumeStore
     from minidock.trace import Trace
 
 # Modes as the engine sets them; the last one is made last, so that its presence tells that all are there.
@@ -212,6 +214,13 @@ class DataRoot:
 
             self._containers = ContainerStore(self)
         return self._containers
+
+    @property
+    def volumes(self) -> VolumeStore:
+        """The volumes."""
+        from minidock.store.volumes import VolumeStore
+
+        return VolumeStore(self)
 
     def has_containers(self) -> bool:
         """Whether there is any container at all; cheaper than to read them."""

@@ -9,6 +9,7 @@ from minidock.errors import InvalidReference, NoSuchImage, UsageError
 from minidock.formats.containerconfig import ContainerConfig, container_document, host_document
 from minidock.formats.mountspec import (
     BindRequest,
+    VolumeRequest,
     clean_path,
     mount_point_document,
     parse_mount,
@@ -30,29 +31,42 @@ from minidock.verbs.options import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
     from minidock.formats.runconfig import RunConfig
     from minidock.store.containers import Container
     from minidock.store.imagedb import Image
     from minidock.store.root import DataRoot
+    from minidock.verbs.containervolumes import ContainerVolumes
 
 
 class _Mounts:
-    """What -v, --mount and --tmpfs ask for, as both configuration files need it."""
+    """What -v, --mount and --tmpfs ask for, as both configuration files need it.
 
-    __slots__ = ("binds", "mounts", "points", "tmpfs")
+    Shape: volumes: those with a request of their own, and whether --mount made it; plain: paths of -v alone
+    """
+
+    __slots__ = ("binds", "mounts", "plain", "points", "tmpfs", "volumes")
 
     def __init__(self, options: CreateOptions) -> None:
         self.binds: list[str] = []
         self.mounts: list[dict[str, Any]] = []
         self.points: dict[str, Any] = {}
         self.tmpfs: dict[str, str] = {}
+        self.volumes: dict[str, tuple[VolumeRequest, bool]] = {}
+        self.plain: list[str] = []
         for text in options.volumes:
             bind = parse_volume(text)
+            if isinstance(bind, VolumeRequest) and bind.is_plain:
+                self.plain.append(bind.target)
+                continue
             self._claim(bind.target)
             self.binds.append(text)
-            self.points[bind.target] = mount_point_document(bind, from_mount_flag=False)
+            if isinstance(bind, VolumeRequest):
+                self.volumes[bind.target] = bind, False
+            else:
+                self.points[bind.target] = mount_point_document(bind, from_mount_flag=False)
         for text in options.mounts:
             request = parse_mount(text)
             self._claim(request.target)
@@ -64,6 +78,9 @@ class _Mounts:
                 point = mount_point_document(request, from_mount_flag=True)
                 self.mounts.append(point["Spec"])
                 self.points[request.target] = point
+            elif isinstance(request, VolumeRequest):
+                self.mounts.append(request.spec_document())
+                self.volumes[request.target] = request, True
             else:
                 self.tmpfs[request.target] = request.options
         for text in options.tmpfs:
@@ -72,8 +89,25 @@ class _Mounts:
             self.tmpfs[tmpfs.target] = tmpfs.options
 
     def _claim(self, target: str) -> None:
-        if target in self.points or target in self.tmpfs:
+        if target in self.points or target in self.tmpfs or target in self.volumes:
             raise UsageError(f"Duplicate mount point: {target}")
+
+    def add_volumes(self, root: DataRoot, plain: Sequence[str], volumes_from: Sequence[str]) -> ContainerVolumes | None:
+        """Put the volumes' mount points in, if there are any; they are made with the container.
+
+        Raises: NoSuchContainer
+        """
+        if not (plain or self.volumes or volumes_from):
+            return None
+        from minidock.verbs.containervolumes import ContainerVolumes
+
+        volumes = ContainerVolumes(root)
+        volumes.take_from(volumes_from)
+        for request, from_mount_flag in self.volumes.values():
+            volumes.add(request, from_mount_flag=from_mount_flag)
+        volumes.add_plain(plain, self.points)
+        self.points = {**volumes.points, **self.points}
+        return volumes
 
 
 def create(root: DataRoot, image: str, command: list[str], options: CreateOptions | None = None) -> Container:
@@ -97,6 +131,10 @@ def create(root: DataRoot, image: str, command: list[str], options: CreateOption
         found = find_image(root, image, pull=options.pull)
         container_id = ContainerID(random_hex64())
         run = _run_document(found.config.config, container_id, image, command, options)
+        plain = [*(run["Volumes"] or ()), *mounts.plain]
+        if mounts.plain:
+            run["Volumes"] = {path: {} for path in sorted(set(plain))}
+        volumes = mounts.add_volumes(root, plain, options.volumes_from)
         argv = [*(run["Entrypoint"] or []), *(run["Cmd"] or [])]
         if not argv:
             raise UsageError("No command specified")
@@ -113,13 +151,18 @@ def create(root: DataRoot, image: str, command: list[str], options: CreateOption
             ),
             _host_document(options, mounts, network),
         )
-        container = root.containers.create(
-            config,
-            chain_id=_top_chain(found),
-            fill_init=_filler(root),
-            auto_remove=options.rm,
-            choose_name=None if options.name else generate_name,
-        )
+        try:
+            container = root.containers.create(
+                config,
+                chain_id=_top_chain(found),
+                fill_init=_filler(root, volumes),
+                auto_remove=options.rm,
+                choose_name=None if options.name else generate_name,
+            )
+        except BaseException:
+            if volumes is not None:
+                volumes.undo()
+            raise
     if root.containers.abandoned:
         from minidock.runtime.settle import remove_abandoned
 
@@ -155,11 +198,15 @@ def _top_chain(image: Image) -> Any:
     return chain_ids[-1] if chain_ids else None
 
 
-def _filler(root: DataRoot) -> Any:
+def _filler(root: DataRoot, volumes: ContainerVolumes | None) -> Any:
     def fill(overlay_path: str, lowers: list[str], diff_path: str) -> list[str]:
         from minidock.runtime.initlayer import fill_init_layer
 
-        return fill_init_layer(overlay_path, lowers, diff_path, trace=root.trace)
+        warnings = fill_init_layer(overlay_path, lowers, diff_path, trace=root.trace)
+        if volumes is not None:
+            # Before the container's records: what is killed in between leaves no container with empty volumes.
+            volumes.make(overlay_path, lowers, diff_path.split("/")[-2])
+        return warnings
 
     return fill
 
@@ -227,6 +274,7 @@ def _host_document(options: CreateOptions, mounts: _Mounts, network: str) -> dic
         cidfile=options.cidfile,
         shm_size_bytes=options.shm_size,
         cgroup_parent="",
+        volumes_from=options.volumes_from,
         cgroup_namespace="private" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "host",
     )
     return set_life(document, options)

@@ -55,7 +55,7 @@ def inspect_container(root: DataRoot, name: str) -> dict[str, Any]:
         "ExecIDs": None,
         "HostConfig": {**container.host_config, "AutoRemove": container.state.auto_remove},
         "GraphDriver": _graph_driver(root, container),
-        "Mounts": [_mount(point) for point in container.light_config.mount_points],
+        "Mounts": [_mount(root, point) for point in container.light_config.mount_points],
         "Config": document["Config"],
         "NetworkSettings": _network(document.get("NetworkSettings") or {}),
     }
@@ -105,11 +105,14 @@ def _lower_directories(root: DataRoot, container: Container) -> list[str]:
     return [check_link(root.overlay_path, name) for name in container.layer.lowers]
 
 
-def _mount(point: dict[str, Any]) -> dict[str, Any]:
+def _mount(root: DataRoot, point: dict[str, Any]) -> dict[str, Any]:
     mount: dict[str, Any] = {"Type": point.get("Type", "bind")}
     if point.get("Name"):
         mount["Name"] = point["Name"]
-    mount["Source"] = point.get("Source", "")
+    source = point.get("Source", "")
+    if not source and point.get("Type") == "volume":
+        source = f"{root.path}/volumes/{point.get('Name', '')}/_data"
+    mount["Source"] = source
     mount["Destination"] = point.get("Destination", "")
     if point.get("Driver"):
         mount["Driver"] = point["Driver"]

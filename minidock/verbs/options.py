@@ -64,6 +64,7 @@ class CreateOptions:
         "tty",
         "user",
         "volumes",
+        "volumes_from",
         "workdir",
     )
 
@@ -81,6 +82,7 @@ class CreateOptions:
         hostname: str = "",
         entrypoint: str | None = None,
         volumes: Sequence[str] = (),
+        volumes_from: Sequence[str] = (),
         mounts: Sequence[str] = (),
         tmpfs: Sequence[str] = (),
         read_only: bool = False,
@@ -111,6 +113,7 @@ class CreateOptions:
         self.hostname = hostname
         self.entrypoint = entrypoint
         self.volumes = list(volumes)
+        self.volumes_from = list(volumes_from)
         self.mounts = list(mounts)
         self.tmpfs = list(tmpfs)
         self.read_only = read_only

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minidock.errors import ContainerRunning, NoSuchContainer
-from minidock.runtime.settle import SettledLock
+from minidock.runtime.settle import SettledLock, remove_with_volumes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def rm(root: DataRoot, container: str, *, force: bool = False, volumes: bool = False, link: bool = False) -> None:
     """Remove a container.
 
-    Shape:   force kills a running one first; volumes and link are docker's and have nothing to remove yet
+    Shape:   force kills a running one first; volumes: those made for it without a name go too; link is docker's and has
+             nothing to remove
     Raises:  NoSuchContainer; ContainerRunning; StoreBusy; Conflict when something is mounted below its directories
     """
     found = root.containers.get(container)
@@ -37,7 +38,10 @@ def rm(root: DataRoot, container: str, *, force: bool = False, volumes: bool = F
                 "force remove"
             )
         _remove_groups(found)
-        root.containers.remove(found)
+        if volumes:
+            remove_with_volumes(found)
+        else:
+            root.containers.remove(found)
 
 
 def _remove_groups(container: Container) -> None:

@@ -75,7 +75,7 @@ def _remove(container_id: str, root: DataRoot, error: MinidockError) -> None:
     from minidock.verbs.rm import rm
 
     try:
-        rm(root, container_id)
+        rm(root, container_id, volumes=True)
     except NoSuchContainer:
         return
     except MinidockError as failure:

@@ -65,7 +65,7 @@ def test_killed_from_outside_is_137(tool: Tool) -> None:
         (["run", "--network", "bridge", BOX, "true"], 125, "network bridge not found"),
         (["run", "--cap-add", "nope", BOX, "true"], 125, 'unknown capability: "CAP_NOPE"'),
         (["run", "--mount", "type=bind,src=/nonex,dst=/x", BOX, "true"], 125, "bind source path does not exist"),
-        (["run", "-v", "vol:/x", BOX, "true"], 125, "volumes are not supported yet"),
+        (["run", "-v", "v:/x", BOX, "true"], 125, "volume name is too short"),
         (["run", "-v", "/tmp:/a", "-v", "/etc:/a", BOX, "true"], 125, "Duplicate mount point: /a"),
         (["run", "--env-file", "/nonex", BOX, "true"], 125, "no such file"),
         (["run", "--entrypoint", "", BOX], 125, "No command specified"),

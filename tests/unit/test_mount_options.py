@@ -10,6 +10,7 @@ from minidock.errors import UsageError
 from minidock.formats.mountspec import (
     BindRequest,
     TmpfsRequest,
+    VolumeRequest,
     clean_path,
     mount_point_document,
     parse_mount,
@@ -17,6 +18,7 @@ from minidock.formats.mountspec import (
     parse_tmpfs,
     parse_volume,
     split_fields,
+    volume_point_document,
 )
 
 
@@ -53,14 +55,65 @@ def test_volume(text: str, source: str, target: str, read_only: bool, propagatio
         ("", "invalid volume specification"),
         (":/c", "invalid volume specification"),
         ("/a:/b:ro:x", "invalid volume specification"),
-        ("vol:/d", "named and anonymous volumes"),
-        ("/d", "named and anonymous volumes"),
+        ("v:/d", "volume name is too short"),
+        ("-v:/d", "includes invalid characters for a local volume name"),
+        ("vol:d", "mount path must be absolute"),
+        ("vol:/", "destination can't be '/'"),
+        ("vol:/d:rshared", "invalid mode: rshared"),
+        ("/d:ro", "invalid volume specification: '/d:ro'"),
+        ("/", "destination can't be '/'"),
+        ("n" * 256 + ":/d", "longer than 255"),
     ],
 )
 def test_volume_refused(text: str, message: str) -> None:
     with pytest.raises(UsageError, match=".*") as caught:
         parse_volume(text)
     assert message in str(caught.value)
+
+
+def test_volume_point_is_docker_s() -> None:
+    # As dockerd 20.10 wrote for -v nc:/data2:nocopy, -v /anon and the --mount below
+    named = parse_volume("nc:/data2:nocopy")
+    assert isinstance(named, VolumeRequest)
+    assert not named.copies
+    assert volume_point_document(named, "nc", "/r/volumes/nc/_data") == {
+        "Source": "/r/volumes/nc/_data",
+        "Destination": "/data2",
+        "RW": True,
+        "Name": "nc",
+        "Driver": "local",
+        "Type": "volume",
+        "Relabel": "nocopy",
+        "Spec": {"Type": "volume", "Source": "nc", "Target": "/data2", "VolumeOptions": {"NoCopy": True}},
+        "SkipMountpointCreation": False,
+    }
+    plain = parse_volume("/anon/../anon/")
+    assert isinstance(plain, VolumeRequest)
+    assert volume_point_document(plain, "0" * 64, "/r") == {
+        "Source": "",
+        "Destination": "/anon",
+        "RW": True,
+        "Name": "0" * 64,
+        "Driver": "local",
+        "Type": "volume",
+        "Spec": {},
+        "SkipMountpointCreation": False,
+    }
+    mount = parse_mount("src=v6,dst=/m6,readonly,volume-nocopy,volume-label=x=y,volume-driver=local")
+    assert isinstance(mount, VolumeRequest)
+    document = volume_point_document(mount, "v6", "/r/volumes/v6/_data", from_mount_flag=True)
+    assert (document["RW"], document["Relabel"]) == (False, "z")
+    assert (
+        document["Spec"]
+        == mount.spec_document()
+        == {
+            "Type": "volume",
+            "Source": "v6",
+            "Target": "/m6",
+            "ReadOnly": True,
+            "VolumeOptions": {"NoCopy": True, "Labels": {"x": "y"}, "DriverConfig": {"Name": "local"}},
+        }
+    )
 
 
 def test_mount_bind() -> None:
@@ -115,7 +168,10 @@ def test_mount_tmpfs() -> None:
         ("type=bind,src=/a,dst=/b,ro=maybe", "invalid value for ro"),
         ("type=bind,src=/a,dst=/b,colour=red", "unexpected key 'colour'"),
         ("type=bind,src=/a,dst=/b,nonsense", "must be a key=value pair"),
-        ("src=v,dst=/b", "named and anonymous volumes"),
+        ("src=v,dst=/b", "volume name is too short"),
+        ("src=vol,dst=/b,volume-driver=nfs", 'plugin "nfs" not found'),
+        ("src=vol,dst=/b,volume-opt=type=nfs", "options of volumes are not supported"),
+        ("src=vol,dst=/b,bind-propagation=shared", "cannot mix"),
     ],
 )
 def test_mount_refused(text: str, message: str) -> None:

@@ -46,6 +46,7 @@ def create_options(options: dict[str, Any]) -> CreateOptions:
         hostname=options["hostname"] or "",
         entrypoint=options["entrypoint"],
         volumes=options["volume"],
+        volumes_from=options["volumes_from"],
         mounts=options["mount"],
         tmpfs=options["tmpfs"],
         read_only=options["read_only"],
