@@ -127,7 +127,7 @@ class Container:
         return self._layer
 
     def sound_layer(self) -> RWLayer:
-        """The rw layer, once all that it stands on has been looked at; raises StoreCorrupt, NoSuchLayer, NoSuchContainer."""
+        """The rw layer, once all that it stands on was looked at; raises StoreCorrupt, NoSuchLayer, NoSuchContainer."""
         if not self._is_sound:
             overlay2.check_rw(self.root, self.layer)
             self._is_sound = True
