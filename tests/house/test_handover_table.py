@@ -14,7 +14,8 @@ RELEASES = ("20.10", "26.1", "28.5")
 COLUMNS = ("test_handover_to_docker.py", "test_handover_from_docker.py")
 # What docker can be asked and minidock cannot is no row; what minidock has beyond docker neither.
 COMMANDS = (
-    "images history inspect ps run create start exec stop wait kill logs diff commit save load export import tag rmi rm"
+    "images history inspect ps run create start exec stop wait kill restart rename logs diff commit save load export "
+    "import tag rmi rm"
 ).split()
 
 

@@ -300,6 +300,17 @@ def test_what_minidock_does_not_know_is_kept(left: Left) -> None:
     )
 
 
+def test_rename_and_restart(left: Left) -> None:
+    left.tool.good("rename", "kept", "renamed")
+    assert left.tool.inspect("renamed")["Id"] == left.containers["kept"]["Id"]
+    assert left.tool("inspect", "kept").returncode == 1
+    left.tool.good("start", "sleeper")
+    before = left.tool.inspect("sleeper")["State"]["Pid"]
+    left.tool.good("restart", "-t", "0", "sleeper")
+    assert left.tool.inspect("sleeper")["State"]["Pid"] not in (0, before)
+    left.tool.good("kill", "sleeper")
+
+
 def test_a_live_engine_is_read_and_not_written(left: Left) -> None:
     """Last: the engine comes back, finds everything in order, and keeps minidock from writing."""
     left.engine.start()
@@ -331,7 +342,7 @@ def test_a_live_engine_is_read_and_not_written(left: Left) -> None:
     left.engine.docker("kill", "sleeper")
     assert left.engine.docker("start", "-a", "fresh").stdout == "bound\n"
     rows = left.engine.docker("ps", "-a", "--format", "{{.Names}}").stdout.split()
-    assert sorted(rows) == ["fresh", "kept", "ran", "sleeper", "twin"]
+    assert sorted(rows) == ["fresh", "ran", "renamed", "sleeper", "twin"]
     left.engine.docker("rm", *rows)
     left.engine.docker("image", "prune", "-a", "-f")
     left.engine.stop()

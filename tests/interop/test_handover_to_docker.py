@@ -295,6 +295,16 @@ def test_exec_stop_wait_and_kill(handed: Handed) -> None:
     assert handed.docker("wait", "exec").stdout == "137\n"
 
 
+def test_rename_and_restart(handed: Handed) -> None:
+    handed.docker("rename", "saved", "renamed")
+    assert handed.facts("renamed")["Id"] == handed.said["saved"]["Id"]
+    handed.docker("start", "exec")
+    before = handed.facts("exec")["State"]["Pid"]
+    handed.docker("restart", "-t", "0", "exec")
+    assert handed.facts("exec")["State"]["Pid"] not in (0, before)
+    handed.docker("kill", "exec")
+
+
 def test_export_and_import(handed: Handed, release: Release, scratch: Path) -> None:
     theirs, ours = scratch / "theirs.tar", scratch / "ours.tar"
     handed.docker("export", "-o", theirs, "ran")
