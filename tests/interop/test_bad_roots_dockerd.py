@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from minidock.store.root import DataRoot
 from tests import builders
 from tests.bad_roots import FAULTS, copy_root, full_listing, images
+from tests.conftest import Engine
 from tests.integration.test_bad_roots import REFUSED, USING, tool, warnings_of
 from tests.interop.engines import NewEngine, Release
 
@@ -54,3 +57,21 @@ def test_each_fault_of_an_engines_root(written: Path, scratch: Path, name: str) 
     image = bad.sick if refuses == "names" else "well:1"
     done = tool(bad.path, "run", "--rm", "--network", "none", image, "true")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_live_engine_at_work_is_no_fault(running: Engine, session_scratch: Path, busybox_layer: bytes) -> None:
+    archive = builders.docker_archive(session_scratch / "bad-roots-live.tar", *images(busybox_layer))
+    running.docker("load", "-i", archive)
+    running.docker("run", "-d", "--name", "live-box", "--network", "none", "well:1", "sleep", "1000")
+    try:
+        worker = subprocess.Popen(
+            ["/usr/bin/docker", "-H", f"unix://{running.socket}", "run", "--rm", "--network", "none", "sick:1", "true"],
+            stdout=subprocess.DEVNULL,
+        )
+        while worker.poll() is None:
+            with DataRoot.open(str(running.root), write=False) as root:
+                assert root.faults() == []
+        assert worker.returncode == 0
+    finally:
+        running.docker("rm", "-f", "live-box")
+        running.docker("rmi", "-f", "sick:1", "well:1")
