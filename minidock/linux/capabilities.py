@@ -34,6 +34,8 @@ ALL = (1 << len(NAMES)) - 1
 # SETFCAP: the engine's default. Source: moby oci/caps/defaults.go
 DEFAULT = 0xA80425FB
 
+SYS_ADMIN = 1 << NAMES.index("SYS_ADMIN")
+
 _VERSION_3 = 0x20080522
 
 
@@ -110,8 +112,10 @@ def keep_over_setuid(keep: bool) -> None:
     prctl(PR_SET_KEEPCAPS, int(keep), 0, 0, 0)
 
 
-def set_exactly(mask: int) -> None:
+def set_exactly(mask: int, *, permitted_too: int = 0) -> None:
     """Make mask the effective and permitted set; inheritable and ambient become empty.
+
+    Shape:  permitted_too: further ones that stay permitted, to be taken up again by a later call
 
     An inheritable set would give capabilities to programs of other users that carry file capabilities
     (CVE-2022-24769), so it stays empty, as in engines since that fix.
@@ -121,5 +125,6 @@ def set_exactly(mask: int) -> None:
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     header, data = _Header(_VERSION_3, 0), (_Data * 2)()
     for half in (0, 1):
-        data[half].effective = data[half].permitted = mask >> 32 * half & 0xFFFFFFFF
+        data[half].effective = mask >> 32 * half & 0xFFFFFFFF
+        data[half].permitted = (mask | permitted_too) >> 32 * half & 0xFFFFFFFF
     syscall("capset", ctypes.byref(header), ctypes.byref(data))

@@ -13,7 +13,7 @@ import fcntl
 import os
 
 from minidock.errors import CommandError, MinidockError, SyscallError
-from minidock.linux.capabilities import drop_bounding_except, keep_over_setuid, set_exactly
+from minidock.linux.capabilities import SYS_ADMIN, drop_bounding_except, keep_over_setuid, set_exactly
 from minidock.linux.paths import open_in_root
 from minidock.linux.process import (
     PR_SET_NAME,
@@ -28,6 +28,7 @@ from minidock.linux.process import (
     set_dumpable,
     set_parent_death_signal,
 )
+from minidock.linux.seccomp import PreparedFilter
 from minidock.runtime.users import User
 
 TYPE_CHECKING = False
@@ -43,10 +44,21 @@ _EXEC_MESSAGES = {errno.ENOEXEC: "exec format error", errno.ENOENT: "no such fil
 class Payload:
     """The process to become, ready before the clone.
 
-    Shape: capabilities: a bit mask; keyring: the session keyring's name; cwd as bytes, absolute
+    Shape: capabilities: a bit mask; keyring: the session keyring's name; cwd as bytes, absolute;
+           seccomp_filter: a program for seccomp(2), empty for none
     """
 
-    __slots__ = ("argv", "capabilities", "cwd", "env", "init", "init_title", "keyring", "no_new_privileges")
+    __slots__ = (
+        "argv",
+        "capabilities",
+        "cwd",
+        "env",
+        "init",
+        "init_title",
+        "keyring",
+        "no_new_privileges",
+        "seccomp_filter",
+    )
 
     def __init__(
         self,
@@ -58,6 +70,7 @@ class Payload:
         keyring: str,
         no_new_privileges: bool,
         init: bool,
+        seccomp_filter: bytes = b"",
     ) -> None:
         self.argv = [os.fsencode(word) for word in argv]
         self.env = [os.fsencode(entry) for entry in env]
@@ -65,6 +78,7 @@ class Payload:
         self.capabilities = capabilities
         self.keyring = keyring.encode("ascii", "replace")
         self.no_new_privileges = no_new_privileges
+        self.seccomp_filter = PreparedFilter(seccomp_filter) if seccomp_filter else None
         self.init = init
         self.init_title = _InitTitle(self.argv) if init else None
 
@@ -118,7 +132,9 @@ def settle(payload: Payload, user: User, channels: Channels, root_fd: int, conso
     join_new_session_keyring(payload.keyring)
     _take_standard(channels, console_fd, user)
     entered = _enter_directory(root_fd, payload.cwd, retry=True)
-    _become(user, payload.capabilities)
+    # a filter may only be loaded with SYS_ADMIN or without the hope for new privileges
+    kept = SYS_ADMIN if payload.seccomp_filter is not None and not payload.no_new_privileges else 0
+    _become(user, payload.capabilities, kept)
     if not entered:
         _enter_directory(root_fd, payload.cwd, retry=False)
     if payload.no_new_privileges:
@@ -129,6 +145,8 @@ def settle(payload: Payload, user: User, channels: Channels, root_fd: int, conso
     _default_signals()
     os.umask(0o022)
     close_on_exec_from(3)
+    if payload.seccomp_filter is not None:
+        _confine(payload.seccomp_filter, payload.capabilities, kept)
     if payload.init:
         _become_init(payload, has_terminal=console_fd >= 0)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
@@ -206,15 +224,27 @@ def _cwd_error(path: bytes, reason: str) -> CommandError:
     return CommandError(f'chdir to cwd ("{os.fsdecode(path)}") failed: {reason}', exit_code=126)
 
 
-def _become(user: User, capabilities: int) -> None:
-    """Take on user, groups and exactly these capabilities, in the one order that works."""
+def _become(user: User, capabilities: int, kept: int) -> None:
+    """Take on user, groups and exactly these capabilities, in the one order that works.
+
+    Shape: kept: capabilities that stay permitted but are not in effect
+    """
     drop_bounding_except(capabilities)
     keep_over_setuid(True)
     os.setgroups(user.groups)
     os.setresgid(user.gid, user.gid, user.gid)
     os.setresuid(user.uid, user.uid, user.uid)
     keep_over_setuid(False)
-    set_exactly(capabilities)
+    set_exactly(capabilities, permitted_too=kept)
+
+
+def _confine(seccomp_filter: PreparedFilter, capabilities: int, kept: int) -> None:
+    """Load the filter as the last thing but exec: what remains to be done must pass it, so that is little."""
+    if kept:
+        set_exactly(capabilities | kept)
+    seccomp_filter.load()
+    if kept:
+        set_exactly(capabilities)
 
 
 def _default_signals() -> None:
@@ -285,6 +315,9 @@ def _become_init(payload: Payload, *, has_terminal: bool) -> None:
         return
     # the error pipe among them: its end is what tells the parent that the command runs
     close_from(3)
+    if os.getuid():
+        # what an exec by this user would leave
+        set_exactly(0)
     if payload.init_title is not None:
         payload.init_title.show()
     every = _signal.valid_signals()

@@ -76,6 +76,7 @@ def exec_process(
         capabilities=allowed_capabilities(spec.cap_add, spec.cap_drop, privileged=spec.privileged),
         keyring="_ses",
         no_new_privileges=spec.no_new_privileges,
+        seccomp_filter=spec.seccomp_filter,
         init=False,
     )
     if trace:

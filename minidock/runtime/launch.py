@@ -56,12 +56,17 @@ def launch(
         capabilities=mask,
         keyring="_ses." + spec.container_id,
         no_new_privileges=spec.no_new_privileges,
+        seccomp_filter=spec.seccomp_filter,
         init=spec.init,
     )
     group = Cgroup.create(spec.container_id, spec.cgroup_parent, mounted=mounted, trace=trace)
     try:
         plan = build_plan(spec, mounted, group)
         devices.restrict(group, privileged=spec.privileged, trace=trace)
+        if spec.limits:
+            from minidock.runtime.limits import apply_limits
+
+            apply_limits(group, spec.limits, trace)
         if trace:
             _trace_plan(trace, spec, plan, mask)
         exchange = Exchange(spec.tty)

@@ -8,7 +8,9 @@ from __future__ import annotations
 import os
 
 from minidock.errors import UsageError
-from minidock.runtime.spec import BindMount, ContainerSpec, ExecSpec, TmpfsMount
+from minidock.linux.capabilities import container_set
+from minidock.runtime.seccomp import filter_program
+from minidock.runtime.spec import LIMIT_FIELDS, BindMount, ContainerSpec, ExecSpec, TmpfsMount
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ _HOSTS = (
 )
 # What an engine may have been told of a container, and is kept for it, but does nothing here.
 _NOT_APPLIED = (
-    "Memory", "NanoCpus", "CpuShares", "CpuQuota", "CpusetCpus", "PidsLimit", "BlkioWeight", "Ulimits", "Sysctls",
+    "Ulimits", "Sysctls",
     "Devices", "DeviceRequests", "Dns", "ExtraHosts", "PortBindings", "PidMode", "UTSMode", "UsernsMode", "OomScoreAdj",
 )  # fmt: skip
 _FALLBACK_SERVERS = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
@@ -74,8 +76,35 @@ def container_spec(container: Container) -> ContainerSpec:
         tty=config.is_tty,
         shm_size_bytes=config.host_number("ShmSize", 64 << 20),
         cgroup_parent=config.host_text("CgroupParent"),
-        no_new_privileges="no-new-privileges" in config.host_texts("SecurityOpt"),
+        limits=_limits(config.host),
+        **_confinement(container),
     )
+
+
+def _limits(host: dict[str, Any]) -> dict[str, Any]:
+    """The limits that are set; the module that knows them is for those containers only that have some."""
+    if not any(map(host.get, LIMIT_FIELDS)) and host.get("MemorySwappiness") is None:
+        return {}
+    from minidock.runtime.limits import limits_of
+
+    return limits_of(host)
+
+
+def _confinement(container: Container) -> dict[str, Any]:
+    """What SecurityOpt, Privileged and the capabilities come to; of the container itself also for an exec in it."""
+    config = container.config
+    no_new_privileges, profile = False, ""
+    if options := config.host_texts("SecurityOpt"):
+        from minidock.runtime.securityopt import parse_security_options
+
+        security = parse_security_options(options)
+        no_new_privileges, profile = security.no_new_privileges, security.seccomp
+    privileged = config.host_flag("Privileged")
+    mask, _ = container_set(config.host_texts("CapAdd"), config.host_texts("CapDrop"), privileged=privileged)
+    return {
+        "no_new_privileges": no_new_privileges,
+        "seccomp_filter": filter_program(container.root.path, profile, mask, privileged=privileged),
+    }
 
 
 def not_applied(container: Container) -> list[str]:
@@ -107,7 +136,7 @@ def exec_spec(
         tty=tty,
         cap_add=config.host_texts("CapAdd"),
         cap_drop=config.host_texts("CapDrop"),
-        no_new_privileges="no-new-privileges" in config.host_texts("SecurityOpt"),
+        **_confinement(container),
     )
 
 

@@ -5,9 +5,16 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHM_BYTES = 64 << 20
+# The fields of hostconfig.json that are limits.
+LIMIT_FIELDS = (
+    "CpuShares", "Memory", "NanoCpus", "BlkioWeight", "BlkioWeightDevice", "BlkioDeviceReadBps", "BlkioDeviceWriteBps",
+    "BlkioDeviceReadIOps", "BlkioDeviceWriteIOps", "CpuPeriod", "CpuQuota", "CpusetCpus", "CpusetMems",
+    "MemoryReservation", "MemorySwap", "MemorySwappiness", "OomKillDisable", "PidsLimit",
+)  # fmt: skip
 
 
 class BindMount:
@@ -43,7 +50,8 @@ class ContainerSpec:
 
     Shape:  lowers: the rw layer's `lower` file, `l/XXX` topmost first; mount_id: the rw layer's directory below
             overlay_path; etc_files: path in the container -> file on the host; env: image's and caller's entries,
-            PATH, HOSTNAME, TERM and HOME are added as docker does; network: "none" or "host"
+            PATH, HOSTNAME, TERM and HOME are added as docker does; network: "none" or "host"; limits: fields of
+            hostconfig.json, see runtime.limits
     Units:  shm_size_bytes
     """
 
@@ -60,6 +68,7 @@ class ContainerSpec:
         "group_add",
         "hostname",
         "init",
+        "limits",
         "lowers",
         "mount_id",
         "network",
@@ -67,6 +76,7 @@ class ContainerSpec:
         "overlay_path",
         "privileged",
         "read_only",
+        "seccomp_filter",
         "shm_size_bytes",
         "tmpfs",
         "tty",
@@ -99,7 +109,10 @@ class ContainerSpec:
         shm_size_bytes: int = DEFAULT_SHM_BYTES,
         cgroup_parent: str = "",
         no_new_privileges: bool = False,
+        seccomp_filter: bytes = b"",
+        limits: Mapping[str, Any] | None = None,
     ) -> None:
+        self.limits = dict(limits or {})
         self.container_id = container_id
         self.overlay_path = overlay_path
         self.lowers = list(lowers)
@@ -123,6 +136,7 @@ class ContainerSpec:
         self.shm_size_bytes = shm_size_bytes
         self.cgroup_parent = cgroup_parent
         self.no_new_privileges = no_new_privileges
+        self.seccomp_filter = seccomp_filter
 
 
 class ExecSpec:
@@ -141,6 +155,7 @@ class ExecSpec:
         "hostname",
         "no_new_privileges",
         "privileged",
+        "seccomp_filter",
         "tty",
         "user",
     )
@@ -159,6 +174,7 @@ class ExecSpec:
         cap_add: Sequence[str] = (),
         cap_drop: Sequence[str] = (),
         no_new_privileges: bool = False,
+        seccomp_filter: bytes = b"",
     ) -> None:
         self.argv = list(argv)
         self.env = list(env)
@@ -171,6 +187,7 @@ class ExecSpec:
         self.cap_add = list(cap_add)
         self.cap_drop = list(cap_drop)
         self.no_new_privileges = no_new_privileges
+        self.seccomp_filter = seccomp_filter
 
 
 def environment(entries: Sequence[str], *, hostname: str, tty: bool) -> list[str]:
