@@ -10,11 +10,12 @@ from typing import Annotated
 import typer
 
 import minidock.cli.tree_containers
-import minidock.cli.tree_images  # noqa: F401
+import minidock.cli.tree_images
+import minidock.cli.tree_volumes  # noqa: F401
 from minidock import __version__
-from minidock.cli.groups import app, container, image, system
+from minidock.cli.groups import app, container, image, system, volume
 
-for group in (container, image, system):
+for group in (container, image, system, volume):
     app.add_typer(group)
 
 

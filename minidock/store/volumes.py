@@ -33,11 +33,15 @@ _OWN_FILE = "minidock.json"
 
 
 class Volume:
-    """One volume. Shape: path: its directory; data_path: what is mounted; options: the engine's, from opts.json"""
+    """One volume. Shape: path: its directory; data_path: what is mounted; options: the engine's, from opts.json;
+    labels: None when nothing was written down about it
+    """
 
     __slots__ = ("created_ns", "labels", "name", "options", "path")
 
-    def __init__(self, name: str, path: str, labels: dict[str, str], options: dict[str, str], created_ns: int) -> None:
+    def __init__(
+        self, name: str, path: str, labels: dict[str, str] | None, options: dict[str, str], created_ns: int
+    ) -> None:
         self.name = name
         self.path = path
         self.labels = labels
@@ -53,6 +57,22 @@ class Volume:
     def is_anonymous(self) -> bool:
         """Whether nobody named it: the engine's random names are 64 hexadecimal digits."""
         return is_anonymous_name(self.name)
+
+
+def data_size(path: str) -> int:
+    """Bytes of the files in a volume, hard links counted once, never through a symlink; path is the volume's own."""
+    from minidock.store.upper import walk_upper
+
+    handle = os.open(f"{path}/_data", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        sizes = {
+            entry.status.st_ino: entry.status.st_size
+            for entry in walk_upper(handle, skip_vanished=True)
+            if not entry.is_directory
+        }
+        return sum(sizes.values())
+    finally:
+        os.close(handle)
 
 
 def is_anonymous_name(name: str) -> bool:
@@ -115,12 +135,12 @@ class VolumeStore:
         """Every volume, by name."""
         return [self.get(name) for name in self.names()]
 
-    def stage_volume(self, stage: Stage, labels: dict[str, str]) -> str:
+    def stage_volume(self, stage: Stage, labels: dict[str, str] | None) -> str:
         """Prepare an empty volume in a stage; its path is what publish takes."""
         path = stage.new_path("volume")
         make_directory(path, 0o701)
         make_directory(f"{path}/_data", 0o755)
-        if labels:
+        if labels is not None:
             document = {"CreatedAt": time_text(self.root.now_ns()), "Labels": dict(sorted(labels.items()))}
             write_new(f"{path}/{_OWN_FILE}", encode_json(document) + b"\n", 0o600, durable=True)
         return path
@@ -144,7 +164,7 @@ class VolumeStore:
         with self.root.stage() as stage, self.root.lock():
             if self.has(name):
                 return self.get(name)
-            return self.publish(self.stage_volume(stage, labels or {}), name)
+            return self.publish(self.stage_volume(stage, labels), name)
 
     def remove(self, stage: Stage, name: str) -> None:
         """Take a volume away, its content with it when the stage ends; the caller knows that nothing uses it.
@@ -215,12 +235,12 @@ def _is_directory(path: str) -> bool:
     return os.path.isdir(path) and not os.path.islink(path)
 
 
-def _read_own(path: str) -> tuple[dict[str, str], int]:
+def _read_own(path: str) -> tuple[dict[str, str] | None, int]:
     try:
         raw = read_small(f"{path}/{_OWN_FILE}")
         document = parse_json(raw, what=f"{path}/{_OWN_FILE}", limit_bytes=_MAX_BYTES)
     except (FileNotFoundError, FormatError):
-        return {}, 0
+        return None, 0
     labels, created = document.get("Labels"), document.get("CreatedAt")
     labels = labels if isinstance(labels, dict) else {}
     texts = {key: value for key, value in labels.items() if isinstance(value, str)}

@@ -84,7 +84,7 @@ class ContainerVolumes:
                     path = f"{volumes.path}/{name}"
                     is_new = not volumes.has(name)
                     if is_new:
-                        path = volumes.stage_volume(stage, request.labels)
+                        path = volumes.stage_volume(stage, request.labels or None)
                     else:
                         check_options(path)
                     if request.copies:
