@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from minidock.cli import tree_limits as limit
 from minidock.cli.groups import app, container, declare
 from minidock.cli.tree_images import Explain, Filter, Format, InspectFormat, Json, NoTrunc, Reproducible
 
@@ -119,6 +120,24 @@ def run(
     stop_signal: StopSignal = None,
     stop_timeout: StopTimeout = None,
     shm_size: ShmSize = None,
+    memory: limit.Memory = None,
+    memory_swap: limit.MemorySwap = None,
+    memory_reservation: limit.MemoryReservation = None,
+    memory_swappiness: limit.MemorySwappiness = None,
+    oom_kill_disable: limit.OomKillDisable = False,
+    cpus: limit.Cpus = None,
+    cpu_shares: limit.CpuShares = None,
+    cpu_period: limit.CpuPeriod = None,
+    cpu_quota: limit.CpuQuota = None,
+    cpuset_cpus: limit.CpusetCpus = None,
+    cpuset_mems: limit.CpusetMems = None,
+    pids_limit: limit.PidsLimit = None,
+    blkio_weight: limit.BlkioWeight = None,
+    blkio_weight_device: limit.BlkioWeightDevice = None,
+    device_read_bps: limit.DeviceReadBps = None,
+    device_write_bps: limit.DeviceWriteBps = None,
+    device_read_iops: limit.DeviceReadIops = None,
+    device_write_iops: limit.DeviceWriteIops = None,
     explain: Explain = False,
 ) -> None:
     """Make a container from an image and run a command in it."""
@@ -157,6 +176,24 @@ def create(
     stop_signal: StopSignal = None,
     stop_timeout: StopTimeout = None,
     shm_size: ShmSize = None,
+    memory: limit.Memory = None,
+    memory_swap: limit.MemorySwap = None,
+    memory_reservation: limit.MemoryReservation = None,
+    memory_swappiness: limit.MemorySwappiness = None,
+    oom_kill_disable: limit.OomKillDisable = False,
+    cpus: limit.Cpus = None,
+    cpu_shares: limit.CpuShares = None,
+    cpu_period: limit.CpuPeriod = None,
+    cpu_quota: limit.CpuQuota = None,
+    cpuset_cpus: limit.CpusetCpus = None,
+    cpuset_mems: limit.CpusetMems = None,
+    pids_limit: limit.PidsLimit = None,
+    blkio_weight: limit.BlkioWeight = None,
+    blkio_weight_device: limit.BlkioWeightDevice = None,
+    device_read_bps: limit.DeviceReadBps = None,
+    device_write_bps: limit.DeviceWriteBps = None,
+    device_read_iops: limit.DeviceReadIops = None,
+    device_write_iops: limit.DeviceWriteIops = None,
     explain: Explain = False,
 ) -> None:
     """Make a container from an image without starting it."""
@@ -198,6 +235,18 @@ def restart(
     ] = None,
 ) -> None:
     """Stop containers and start them again."""
+
+
+@declare("attach", (app, "attach"), (container, "attach"))
+def attach(
+    container: One,
+    no_stdin: Annotated[bool, typer.Option("--no-stdin", show_default=False, help="Keep one's own input")] = False,
+    sig_proxy: Annotated[bool, typer.Option("--sig-proxy", help="Pass signals on to the container")] = True,
+    detach_keys: Annotated[
+        str | None, typer.Option("--detach-keys", metavar="KEYS", help="Keys that detach (ctrl-p,ctrl-q)")
+    ] = None,
+) -> None:
+    """Attach to a running container's streams."""
 
 
 @declare("rename", (app, "rename"), (container, "rename"))

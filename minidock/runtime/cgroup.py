@@ -232,6 +232,27 @@ class Cgroup:
                 return found
         return []
 
+    def oom_killed(self) -> bool:
+        """Whether the kernel has killed a process inside for want of memory."""
+        v1, v2 = self.path_of("memory"), self.v2_path
+        if v1 is None and v2 is None:
+            return False
+        try:
+            text = _read(f"{v1}/memory.oom_control" if v1 is not None else f"{v2}/memory.events")
+        except OSError:
+            return False
+        return any(line.startswith("oom_kill ") and line != "oom_kill 0" for line in text.splitlines())
+
+    def is_frozen(self) -> bool:
+        """Whether the processes inside have been told to stand still."""
+        v1, v2 = self.path_of("freezer"), self.v2_path
+        try:
+            if v1 is not None:
+                return _read(v1 + "/freezer.state").strip() != "THAWED"
+            return v2 is not None and _read(v2 + "/cgroup.freeze").strip() == "1"
+        except OSError:
+            return False
+
     def kill_all(self) -> None:
         """Send SIGKILL to every process inside, also to those that fork meanwhile."""
         v2 = self.v2_path

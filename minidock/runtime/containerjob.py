@@ -104,6 +104,7 @@ class ContainerJob(Job):
         """Record the end, give the groups back, and with --rm remove the container."""
         state = self.state
         try:
+            state.oom_killed = launched.cgroup.oom_killed()
             launched.cgroup.kill_all()
             launched.cgroup.remove()
         except (MinidockError, OSError) as error:

@@ -111,6 +111,7 @@ def clean_up_after_kill(container: Container) -> None:
 
     state = container.state
     group = Cgroup.open(container.id, container.config.host_text("CgroupParent"))
+    state.oom_killed = group.oom_killed()
     group.kill_all()
     group.remove()
     exit_code = state.shown_exit_code()

@@ -127,6 +127,7 @@ def create(root: DataRoot, image: str, command: list[str], options: CreateOption
             f"Container ID file found, make sure the other container isn't running or delete {options.cidfile}"
         )
     mounts = _Mounts(options)
+    warnings = _verify_limits(options)
     with root.lock():
         found = find_image(root, image, pull=options.pull)
         container_id = ContainerID(random_hex64())
@@ -167,6 +168,7 @@ def create(root: DataRoot, image: str, command: list[str], options: CreateOption
         from minidock.runtime.settle import remove_abandoned
 
         remove_abandoned(root.containers.abandoned)
+    container.warnings += warnings
     if options.cidfile:
         _write_cidfile(options.cidfile, container)
     return container
@@ -277,7 +279,20 @@ def _host_document(options: CreateOptions, mounts: _Mounts, network: str) -> dic
         volumes_from=options.volumes_from,
         cgroup_namespace="private" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "host",
     )
+    document.update(options.limits)
     return set_life(document, options)
+
+
+def _verify_limits(options: CreateOptions) -> list[str]:
+    """Warnings about limits that this host cannot give; raises UsageError."""
+    if not options.limits:
+        return []
+    from minidock.runtime.hostlimits import verify_limits
+
+    warnings = verify_limits(options.limits)
+    if options.limits.get("PidsLimit", 1) <= 0:
+        del options.limits["PidsLimit"]
+    return warnings
 
 
 def _capabilities(words: list[str], key: str) -> list[str]:

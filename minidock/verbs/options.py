@@ -9,6 +9,7 @@ from minidock.errors import UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
 _NAME_START = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789")
 _NAME_REST = _NAME_START | frozenset("_.-")
@@ -32,7 +33,7 @@ class CreateOptions:
 
     Shape: env, env_file, labels, volumes, mounts, tmpfs, cap_add, cap_drop, group_add as typed, one string each;
            entrypoint None: the image's, "": none; network "none" or "host"; pull "missing" or "never", both of
-           which never reach for a registry
+           which never reach for a registry; limits: fields of hostconfig.json such as Memory, those that are set
     """
 
     __slots__ = (
@@ -49,6 +50,7 @@ class CreateOptions:
         "interactive",
         "label_file",
         "labels",
+        "limits",
         "mounts",
         "name",
         "network",
@@ -100,6 +102,7 @@ class CreateOptions:
         stop_timeout: int | None = None,
         shm_size: int = DEFAULT_SHM_SIZE_BYTES,
         restart: str = "no",
+        limits: dict[str, Any] | None = None,
         attach: bool = True,
     ) -> None:
         self.name = name
@@ -131,6 +134,7 @@ class CreateOptions:
         self.stop_timeout = stop_timeout
         self.shm_size = shm_size
         self.restart = restart
+        self.limits = dict(limits or {})
         self.attach = attach
 
 

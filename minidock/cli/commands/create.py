@@ -11,6 +11,12 @@ if TYPE_CHECKING:
 
     from minidock.verbs.options import CreateOptions
 
+_LIMITS = (
+    "memory", "memory_swap", "memory_reservation", "oom_kill_disable", "cpus", "cpu_shares", "cpu_period", "cpu_quota",
+    "cpuset_cpus", "cpuset_mems", "blkio_weight", "blkio_weight_device", "device_read_bps", "device_write_bps",
+    "device_read_iops", "device_write_iops",
+)  # fmt: skip
+
 
 def handle(options: dict[str, Any]) -> int:
     """Make a container and print its ID."""
@@ -64,5 +70,15 @@ def create_options(options: dict[str, Any]) -> CreateOptions:
         stop_signal=options["stop_signal"] or "",
         stop_timeout=options["stop_timeout"],
         shm_size=parse_size(options["shm_size"]) if options["shm_size"] else DEFAULT_SHM_SIZE_BYTES,
+        limits=_limits(options),
         attach=not options.get("detach", False),
     )
+
+
+def _limits(options: dict[str, Any]) -> dict[str, Any]:
+    """The limits asked for; a command line without any does not load what reads them."""
+    if not any(map(options.get, _LIMITS)) and options["pids_limit"] is None and options["memory_swappiness"] is None:
+        return {}
+    from minidock.cli.limits import read_limits
+
+    return read_limits(options)

@@ -1,0 +1,110 @@
+"""Limits as the kernel has them: written, felt by the process inside, changed while it runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from minidock.runtime.cgroup import Cgroup
+from tests.conftest import missing
+from tests.integration.tool import Tool
+
+BOX = "busybox:test"
+
+
+def group_file(tool: Tool, name: str, controller: str, file: str) -> str:
+    """The content of a file of the container's v1 group."""
+    path = Cgroup.open(tool.inspect(name)["Id"]).path_of(controller)
+    if path is None:
+        missing(f"no v1 controller {controller}")
+    return Path(str(path), file).read_text().strip()
+
+
+WANTED = (
+    ("--memory=32m", "memory", "memory.limit_in_bytes", str(32 << 20)),
+    ("--memory=32m", "memory", "memory.memsw.limit_in_bytes", str(64 << 20)),
+    ("--memory=32m --memory-swap=-1", "memory", "memory.limit_in_bytes", str(32 << 20)),
+    ("--memory=32m --memory-reservation=16m", "memory", "memory.soft_limit_in_bytes", str(16 << 20)),
+    ("--memory-swappiness=7", "memory", "memory.swappiness", "7"),
+    ("--cpus=0.5", "cpu", "cpu.cfs_quota_us", "50000"),
+    ("--cpus=.25", "cpu", "cpu.cfs_quota_us", "25000"),
+    ("--cpu-period=50000 --cpu-quota=20000", "cpu", "cpu.cfs_period_us", "50000"),
+    ("--cpu-period=50000 --cpu-quota=20000", "cpu", "cpu.cfs_quota_us", "20000"),
+    ("-c 77", "cpu", "cpu.shares", "77"),
+    ("--cpuset-cpus=0", "cpuset", "cpuset.cpus", "0"),
+    ("--cpuset-mems=0", "cpuset", "cpuset.mems", "0"),
+    ("--pids-limit=9", "pids", "pids.max", "9"),
+    ("--pids-limit=-1", "pids", "pids.max", "max"),
+)
+
+
+def test_every_limit_is_in_its_file(tool: Tool) -> None:
+    for number, (words, controller, file, value) in enumerate(WANTED):
+        name = f"c{number}"
+        tool.good("run", "-d", "--name", name, *words.split(), BOX, "sleep", "600")
+        assert group_file(tool, name, controller, file) == value, words
+        tool.good("rm", "-f", name)
+
+
+def test_memory_runs_out(tool: Tool) -> None:
+    done = tool("run", "--name", "eater", "-m", "8m", BOX, "sh", "-c", "exec tail /dev/zero")
+    assert done.returncode == 137, done
+    state = tool.inspect("eater")["State"]
+    assert (state["OOMKilled"], state["ExitCode"], state["Status"]) == (True, 137, "exited")
+    assert tool("start", "-a", "eater").returncode == 137
+    tool.good("run", "--name", "frugal", "-m", "8m", BOX, "true")
+    assert tool.inspect("frugal")["State"]["OOMKilled"] is False
+
+
+def test_an_exhausted_child_is_told_too(tool: Tool) -> None:
+    """docker's OOMKilled is about the container, not about its first process alone."""
+    assert tool("run", "--name", "box", "-m", "8m", BOX, "sh", "-c", "tail /dev/zero; exit 3").returncode == 3
+    assert tool.inspect("box")["State"]["OOMKilled"] is True
+
+
+def test_no_more_processes(tool: Tool) -> None:
+    script = "for i in 1 2 3 4 5 6 7 8; do sleep 9 & done; echo all"
+    done = tool("run", "--rm", "--pids-limit", "4", BOX, "sh", "-c", script)
+    assert done.returncode != 0
+    assert "Resource temporarily unavailable" in done.stderr
+    assert "all" not in done.stdout
+
+
+def test_one_cpu_only(tool: Tool) -> None:
+    shown = tool.good("run", "--rm", "--cpuset-cpus", "0", BOX, "grep", "Cpus_allowed_list", "/proc/self/status")
+    assert shown.split() == ["Cpus_allowed_list:", "0"]
+
+
+def test_throttled_device(tool: Tool) -> None:
+    device = next((name for name in ("vda", "sda", "nvme0n1", "loop0") if Path(f"/dev/{name}").exists()), None)
+    if device is None:
+        missing("no block device here")
+    number = Path(f"/sys/class/block/{device}/dev")
+    tool.good("run", "-d", "--name", "box", "--device-write-bps", f"/dev/{device}:1mb", BOX, "sleep", "600")
+    if number.exists():
+        expected = f"{number.read_text().strip()} {1 << 20}"
+        assert group_file(tool, "box", "blkio", "blkio.throttle.write_bps_device") == expected
+
+
+def test_a_missing_device_is_an_error_at_the_start(tool: Tool) -> None:
+    done = tool("run", "--name", "box", "--device-read-iops", "/dev/nosuch:9", BOX, "true")
+    assert done.returncode == 125
+    assert "stat /dev/nosuch: no such file or directory" in done.stderr
+    assert tool.groups_of(tool.inspect("box")["Id"]) == []
+
+
+@pytest.mark.parametrize("prepare", ["mount -o remount,bind,ro /sys/fs/cgroup/memory", "umount /sys/fs/cgroup/memory"])
+def test_a_limit_that_the_host_cannot_give_is_never_silent(tool: Tool, prepare: str) -> None:
+    import subprocess
+
+    from tests.integration.tool import command
+
+    words = ["unshare", "-m", "sh", "-c", prepare + '; exec "$@"', "sh", *command("run", "-m", "64m", BOX, "true")]
+    done = subprocess.run(words, capture_output=True, text=True, env=tool.environment, timeout=60)
+    if prepare.startswith("umount"):
+        assert done.returncode == 0, done
+        assert "WARNING: Your kernel does not support memory limit capabilities" in done.stderr
+    else:
+        assert done.returncode == 125
+        assert "memory" in done.stderr
