@@ -25,12 +25,13 @@ class Signals:
     """Collects the signals that are to be passed on, instead of dying of them.
 
     A context manager. Shape: fd becomes readable with one byte a signal; -1 outside the main thread, where Python
-    cannot handle signals
+    cannot handle signals; passed_on False collects changes of the window's size alone
     """
 
-    __slots__ = ("_old", "_old_wakeup", "_write_fd", "fd")
+    __slots__ = ("_old", "_old_wakeup", "_passed_on", "_write_fd", "fd")
 
-    def __init__(self) -> None:
+    def __init__(self, *, passed_on: bool = True) -> None:
+        self._passed_on = passed_on
         self.fd = self._write_fd = -1
         self._old: list[tuple[int, Any]] = []
         self._old_wakeup = -1
@@ -46,7 +47,7 @@ class Signals:
             os.close(write_fd)
             return self
         self.fd, self._write_fd = read_fd, write_fd
-        for number in FORWARDED:
+        for number in FORWARDED if self._passed_on else (_signal.SIGWINCH,):
             self._old.append((number, _signal.signal(number, _nothing)))
         return self
 

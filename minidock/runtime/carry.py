@@ -1,4 +1,4 @@
-"""Output on its way: from the container's streams into the log and to the starter's own descriptors."""
+"""Output on its way: from the container's streams into the log and to the descriptors of those who listen."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _IN = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
 class Sink:
-    """One of the starter's descriptors, written without ever blocking the monitor."""
+    """One of a listener's descriptors, written without ever blocking the monitor."""
 
     __slots__ = ("fd", "limit_bytes", "pending")
 
@@ -63,46 +63,96 @@ def _is_file(fd: int) -> bool:
 class Source:
     """One of the container's output streams."""
 
-    __slots__ = ("fd", "log", "sink")
+    __slots__ = ("fd", "log", "sinks")
 
-    def __init__(self, fd: int, log: StreamLog | None, sink: Sink | None) -> None:
+    def __init__(self, fd: int, log: StreamLog | None) -> None:
         self.fd = fd
         self.log = log
-        self.sink = sink
+        self.sinks: list[Sink] = []
+
+    @property
+    def is_held_back(self) -> bool:
+        """Whether a listener has not taken yet what came before."""
+        return any(sink.pending for sink in self.sinks)
+
+
+class Listener:
+    """Who gets the output: the starter, or one who attached later.
+
+    Shape: control_fd: its end means that the listener has gone, a byte that it detached; report_fd: takes messages,
+           one a line; targets: its descriptors for the sources, in their order, -1 for none
+    """
+
+    __slots__ = ("control_fd", "is_starter", "report_fd", "targets")
+
+    def __init__(self, control_fd: int, report_fd: int, targets: list[int], *, is_starter: bool) -> None:
+        self.control_fd = control_fd
+        self.report_fd = report_fd
+        self.targets = targets
+        self.is_starter = is_starter
+
+    def tell(self, message: str) -> None:
+        """Send a message; one who has gone misses nothing."""
+        try:
+            os.write(self.report_fd, message.encode("utf-8", "surrogateescape") + b"\n")
+        except OSError:
+            return
+
+    def close(self) -> None:
+        """Give the descriptors back."""
+        for fd in (self.control_fd, self.report_fd):
+            if fd >= 0:
+                os.close(fd)
+        self.control_fd = self.report_fd = -1
 
 
 class Carrier:
-    """Carries bytes, and never waits for a starter that has gone.
+    """Carries bytes, and never waits for a listener that has gone.
 
-    Shape: control_fd: its end means that the starter has gone, a byte that it detached, -1 without a starter;
-           broken is called when the starter's output is closed, left(said_so) when the starter leaves
+    Shape: left(listener, said_so) is called when a listener leaves; woken when wake_fd has been read
     """
 
-    __slots__ = ("_by_sink", "_by_source", "_poll", "_sources", "broken", "control_fd", "ended", "left")
+    __slots__ = ("_by_control", "_by_sink", "_by_source", "_poll", "_sources", "ended", "left", "wake_fd", "woken")
 
     def __init__(
         self,
         sources: list[Source],
-        control_fd: int,
         *,
-        broken: Callable[[], object],
-        left: Callable[[bool], None],
+        left: Callable[[Listener, bool], None],
+        wake_fd: int = -1,
+        woken: Callable[[], None] | None = None,
     ) -> None:
         self._sources = sources
         self._poll = select.poll()
         self._by_source = {source.fd: source for source in sources}
-        self._by_sink = {source.sink.fd: source for source in sources if source.sink is not None}
-        self.control_fd = control_fd
-        self.broken = broken
+        self._by_sink: dict[int, tuple[Source, Sink, Listener]] = {}
+        self._by_control: dict[int, Listener] = {}
         self.left = left
+        self.wake_fd = wake_fd
+        self.woken = woken
         self.ended = False
-        if control_fd >= 0:
-            self._poll.register(control_fd, _IN)
+        if wake_fd >= 0:
+            self._poll.register(wake_fd, _IN)
+
+    @property
+    def listeners(self) -> list[Listener]:
+        """Those who have not left."""
+        return list(self._by_control.values())
+
+    def add(self, listener: Listener) -> None:
+        """From now on this listener gets the output, too."""
+        self._by_control[listener.control_fd] = listener
+        self._poll.register(listener.control_fd, _IN)
+        for source, target in zip(self._sources, listener.targets, strict=False):
+            if target >= 0 and source.fd in self._by_source:
+                sink = Sink(target)
+                source.sinks.append(sink)
+                self._by_sink[sink.fd] = source, sink, listener
 
     def carry(self, pidfd: int) -> None:
         """Carry until the first process has ended and its streams are dry.
 
-        Until the end a slow starter holds the container back; after it, what the streams still hold is taken at once.
+        Until the end a slow listener holds the container back; after it, what the streams still hold is taken at once.
         """
         self._poll.register(pidfd, select.POLLIN)
         for source in self._sources:
@@ -121,12 +171,12 @@ class Carrier:
                 source.log.finish()
 
     def flush(self) -> None:
-        """Hand over what the starter has not taken yet, unless it goes."""
-        while any(source.sink is not None and source.sink.pending for source in self._sources):
+        """Hand over what the listeners have not taken yet, unless they go."""
+        while any(source.is_held_back for source in self._sources):
             for fd, _ in self._poll.poll():
                 self._handle(fd)
-        for source in self._sources:
-            self._drop_sink(source)
+        for source, sink, _ in list(self._by_sink.values()):
+            self._drop(source, sink)
 
     def _process_ended(self, pidfd: int) -> None:
         self.ended = True
@@ -135,12 +185,14 @@ class Carrier:
             self._poll.register(fd, _IN)
 
     def _handle(self, fd: int) -> None:
-        if fd == self.control_fd:
-            self._starter_left()
+        if fd in self._by_control:
+            self._leave(self._by_control[fd])
         elif fd in self._by_sink:
-            self._push(self._by_sink[fd])
+            self._push(*self._by_sink[fd])
         elif fd in self._by_source:
             self._pull(self._by_source[fd])
+        elif fd == self.wake_fd and self.woken is not None:
+            self.woken()
 
     def _pull(self, source: Source) -> None:
         try:
@@ -156,18 +208,16 @@ class Carrier:
             return
         if source.log is not None:
             source.log.feed(data, time.time_ns())
-        if source.sink is not None:
-            source.sink.pending += data
-            self._push(source)
+        for sink in list(source.sinks):
+            sink.pending += data
+            if sink.fd in self._by_sink:
+                self._push(*self._by_sink[sink.fd])
 
-    def _push(self, source: Source) -> None:
-        """Write to the starter; while it does not take more, nothing more is read from the container."""
-        sink = source.sink
-        if sink is None:
-            return
+    def _push(self, source: Source, sink: Sink, listener: Listener) -> None:
+        """Write to a listener; while one does not take more, nothing more is read from the container."""
         if not sink.push():
-            self._drop_sink(source)
-            self.broken()
+            self._drop(source, sink)
+            listener.tell("broken-pipe")
         elif sink.pending:
             self._poll.register(sink.fd, select.POLLOUT)
             if not self.ended:
@@ -175,29 +225,31 @@ class Carrier:
                 self._unregister(source.fd)
         else:
             self._unregister(sink.fd)
-            if source.fd in self._by_source:
-                self._poll.register(source.fd, _IN)
+            self._resume(source)
 
-    def _drop_sink(self, source: Source) -> None:
-        if source.sink is not None:
-            self._unregister(source.sink.fd)
-            del self._by_sink[source.sink.fd]
-            source.sink.close()
-            source.sink = None
-        if source.fd in self._by_source:
+    def _resume(self, source: Source) -> None:
+        if source.fd in self._by_source and (self.ended or not source.is_held_back):
             self._poll.register(source.fd, _IN)
 
-    def _starter_left(self) -> None:
+    def _drop(self, source: Source, sink: Sink) -> None:
+        self._unregister(sink.fd)
+        del self._by_sink[sink.fd]
+        source.sinks.remove(sink)
+        sink.close()
+        self._resume(source)
+
+    def _leave(self, listener: Listener) -> None:
         try:
-            said_so = bool(os.read(self.control_fd, 1))
+            said_so = bool(os.read(listener.control_fd, 1))
         except OSError:
             said_so = False
-        self._poll.unregister(self.control_fd)
-        os.close(self.control_fd)
-        self.control_fd = -1
-        for source in self._sources:
-            self._drop_sink(source)
-        self.left(said_so)
+        self._poll.unregister(listener.control_fd)
+        del self._by_control[listener.control_fd]
+        for source, sink, owner in list(self._by_sink.values()):
+            if owner is listener:
+                self._drop(source, sink)
+        self.left(listener, said_so)
+        listener.close()
 
     def _unregister(self, fd: int) -> None:
         try:

@@ -16,7 +16,7 @@ import _signal  # type: ignore[import-not-found]
 import os
 
 from minidock.errors import CommandError, MinidockError
-from minidock.runtime.carry import Carrier, Sink, Source
+from minidock.runtime.carry import Carrier, Listener, Source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ class Job:
 
     # Whether others may wake the monitor for a request.
     takes_requests = False
+    # The directory in which they leave it.
+    request_path = ""
     __slots__ = ("tty",)
 
     def __init__(self, tty: bool) -> None:
@@ -139,7 +141,7 @@ def _report_bug(report_write: int, error: BaseException) -> None:
 class _Monitor:
     """The monitor's own state; lives in its process only."""
 
-    __slots__ = ("job", "sources", "streams", "wake_fd")
+    __slots__ = ("carrier", "job", "sources", "streams", "wake_fd")
 
     def __init__(self, job: Job, streams: Streams) -> None:
         self.job = job
@@ -157,10 +159,16 @@ class _Monitor:
         _ignore_signals()
         if self.job.takes_requests:
             self.wake_fd = _open_wake()
+        streams = self.streams
+        self._new_carrier()
+        starter = Listener(
+            streams.control_read, streams.report_write, [streams.stdout_fd, streams.stderr_fd], is_starter=True
+        )
+        self.carrier.add(starter)
         self._let_go_of_caller()
+        self.job.started(launched)
+        starter.tell(f"started {launched.pid} {launched.start_time}")
         while True:
-            self.job.started(launched)
-            self._report(f"started {launched.pid} {launched.start_time}")
             delay_ms = self._carry(launched)
             if delay_ms is None:
                 os._exit(0)
@@ -169,6 +177,24 @@ class _Monitor:
                 self.job.given_up()
                 os._exit(0)
             launched = self._try_launch()
+            self._new_carrier()
+            self.job.started(launched)
+
+    def _new_carrier(self) -> None:
+        self.carrier = Carrier(self.sources, left=self._listener_left, wake_fd=self.wake_fd, woken=self._woken)
+
+    def _woken(self) -> None:
+        """Somebody asks to be attached."""
+        from minidock.runtime.requests import take_requests
+
+        _drain(self.wake_fd)
+        console = self.job.tty
+        input_fd = self.sources[0].fd if console else self.streams.stdin_write
+        for listener in take_requests(self.job.request_path, input_fd):
+            self.carrier.add(listener)
+            for fd in listener.targets:
+                if fd >= 0:
+                    os.close(fd)
 
     def _try_launch(self) -> Launched:
         try:
@@ -180,25 +206,26 @@ class _Monitor:
 
     def _carry(self, launched: Launched) -> int | None:
         """Carry output until the process has ended; when it is to be started again, None for never."""
-        carrier = Carrier(
-            self.sources, self.streams.control_read, broken=lambda: self._report("broken-pipe"), left=self._starter_left
-        )
+        carrier = self.carrier
         carrier.carry(launched.pidfd)
-        self.streams.control_read = carrier.control_fd
         exit_code = _exit_code(launched.pid)
         # Recorded before the last bytes are handed over: a reader that stands still must not keep it from others.
         delay_ms = self.job.ended(launched, exit_code)
         carrier.flush()
-        self._report(f"exit {exit_code}")
+        for listener in carrier.listeners:
+            listener.tell(f"exit {exit_code}")
+            listener.close()
         return delay_ms
 
     def _forget(self, launched: Launched) -> None:
         """Give back what belonged to a process that has ended; its starter has been told the exit code and goes."""
         streams = self.streams
-        for fd in (launched.pidfd, streams.report_write, streams.control_read, *(one.fd for one in self.sources)):
-            if fd >= 0:
-                os.close(fd)
+        for fd in (launched.pidfd, *(one.fd for one in self.sources)):
+            os.close(fd)
         streams.report_write = streams.control_read = -1
+        streams.report_write = streams.control_read = -1
+        # The terminal is no business of a process that is started without a starter.
+        streams.terminal_attributes = None
         self.sources = []
         if streams.stdin_write >= 0 and streams.keeps_stdin:
             os.close(streams.stdin_write)
@@ -263,7 +290,7 @@ class _Monitor:
                 from minidock.runtime.tty import copy_size
 
                 copy_size(streams.terminal_fd if streams.terminal_fd >= 0 else streams.stdout_fd, launched.console_fd)
-            self._add_source(launched.console_fd, "stdout", streams.stdout_fd)
+            self._add_source(launched.console_fd, "stdout")
             return launched
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         error_read, error_write = os.pipe2(os.O_CLOEXEC)
@@ -273,13 +300,13 @@ class _Monitor:
             if fd >= 0:
                 os.close(fd)
         streams.stdin_read = -1
-        self._add_source(out_read, "stdout", streams.stdout_fd)
-        self._add_source(error_read, "stderr", streams.stderr_fd)
+        self._add_source(out_read, "stdout")
+        self._add_source(error_read, "stderr")
         return launched
 
-    def _add_source(self, fd: int, name: str, target: int) -> None:
+    def _add_source(self, fd: int, name: str) -> None:
         os.set_blocking(fd, False)
-        self.sources.append(Source(fd, self.job.stream_log(name), Sink(target) if target >= 0 else None))
+        self.sources.append(Source(fd, self.job.stream_log(name)))
 
     def _let_go_of_caller(self) -> None:
         """Keep nothing of what the caller had open, so that no pipe of his waits for this container's end."""
@@ -315,8 +342,10 @@ class _Monitor:
 
             restore(self.streams.terminal_fd, self.streams.terminal_attributes)
 
-    def _starter_left(self, said_so: bool) -> None:
-        """The starter detached and said so, or it died."""
+    def _listener_left(self, listener: Listener, said_so: bool) -> None:
+        """A listener detached and said so, or it died."""
+        if not listener.is_starter:
+            return
         if not said_so:
             self._restore_terminal()
         streams = self.streams

@@ -9,6 +9,8 @@ import fcntl
 import os
 import termios
 
+from minidock.errors import UsageError
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -70,26 +72,46 @@ def copy_size(source_fd: int, console_fd: int) -> None:
         return
 
 
+def parse_detach_keys(text: str) -> bytes:
+    """Keys as docker writes them, `ctrl-p,ctrl-q` or single letters; raises UsageError. Source: moby/term, ascii.go"""
+    if not text:
+        return DETACH_KEYS
+    keys = bytearray()
+    for word in text.split(","):
+        letter = word.removeprefix("ctrl-") if len(word) > 1 else ""
+        if len(word) == 1 and word.isascii():
+            keys += word.encode()
+        elif word.startswith("ctrl-") and len(letter) == 1 and letter in "@abcdefghijklmnopqrstuvwxyz[\\]^_":
+            keys.append(ord(letter.upper()) - 64)
+        else:
+            raise UsageError(f"Invalid escape keys ({text}) provided")
+    return bytes(keys)
+
+
 class DetachKeys:
-    """Finds ctrl-p ctrl-q in what is typed."""
+    """Finds a sequence of keys, ctrl-p ctrl-q unless told otherwise, in what is typed."""
 
-    __slots__ = ("_held", "detached")
+    __slots__ = ("_held", "_keys", "detached")
 
-    def __init__(self) -> None:
+    def __init__(self, keys: bytes = DETACH_KEYS) -> None:
+        self._keys = keys
         self._held = b""
         self.detached = False
 
     def filter(self, data: bytes) -> bytes:
-        """What is to be passed on; sets detached once both keys came one after the other."""
+        """What is to be passed on; sets detached once all keys came one after the other."""
         out = bytearray()
         for byte in data:
-            if self._held and byte == DETACH_KEYS[1]:
-                self.detached = True
-                break
+            if byte == self._keys[len(self._held)]:
+                self._held += bytes((byte,))
+                if self._held == self._keys:
+                    self.detached = True
+                    break
+                continue
             out += self._held
             self._held = b""
-            if byte == DETACH_KEYS[0]:
-                self._held = DETACH_KEYS[:1]
+            if byte == self._keys[0] and len(self._keys) > 1:
+                self._held = self._keys[:1]
             else:
                 out.append(byte)
         return bytes(out)

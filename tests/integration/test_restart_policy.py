@@ -48,9 +48,9 @@ def test_a_container_that_waits_to_restart_is_shown_so_and_can_be_ended(tool: To
     for number, words in enumerate((("stop", "-t", "0"), ("kill",), ("rm", "-f"))):
         name = f"loop{number}"
         tool.good("run", "-d", "--name", name, "--restart", "always", *QUIET, "sh", "-c", "exit 1")
-        wait_until(lambda name=name: count(tool, name) >= 4, "some restarts")  # type: ignore[misc]
+        wait_until(lambda name=name: count(tool, name) >= 4, "some restarts")
         state: dict[str, Any] = wait_until(
-            lambda name=name: (found := tool.inspect(name)["State"])["Restarting"] and found,  # type: ignore[misc]
+            lambda name=name: (found := tool.inspect(name)["State"])["Restarting"] and found,
             "the pause before a restart",
         )
         assert (state["Status"], state["Running"], state["Pid"], state["ExitCode"]) == ("restarting", True, 0, 1)
@@ -61,7 +61,7 @@ def test_a_container_that_waits_to_restart_is_shown_so_and_can_be_ended(tool: To
         assert "You cannot remove a r" in refused.stderr
         monitor = tool.record(name)["MonitorPid"]
         tool.good(*words, name)
-        wait_until(lambda monitor=monitor: not os.path.exists(f"/proc/{monitor}"), "the monitor's end")  # type: ignore[misc]
+        wait_until(lambda monitor=monitor: not os.path.exists(f"/proc/{monitor}"), "the monitor's end")
         if words[0] == "rm":
             assert tool("inspect", name).returncode == 1
         else:
