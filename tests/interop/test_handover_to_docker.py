@@ -102,9 +102,7 @@ def _layers(archive: Path) -> tuple[bytes, bytes]:
 
 
 @pytest.fixture(scope="module")
-def handed(
-    release: Release, new_engine_of: NewEngine, busybox_archive: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Handed]:
+def handed(release: Release, new_engine_of: NewEngine, busybox_archive: Path) -> Iterator[Handed]:
     engine = new_engine_of(release)
     engine.base.mkdir(parents=True, exist_ok=True)
     place = engine.base / "host"
