@@ -10,7 +10,7 @@ from minidock.errors import UsageError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any
+    from typing import Any, NoReturn
 
     from minidock.store.reproducible import Reproducible
     from minidock.store.root import DataRoot
@@ -46,21 +46,47 @@ def _reproducible(options: dict[str, Any]) -> Reproducible | None:
 
 
 class Reading:
-    """The data root for a command that shows it, as a context manager: at its end each fault of the root is told."""
+    """The data root for a command that shows it, as a context manager: at its end each fault of the root is told.
 
-    __slots__ = ("_root",)
+    Looking for faults takes about as long as listing two hundred containers, so a child does it meanwhile.
+    """
+
+    __slots__ = ("_pid", "_pipe", "_root")
 
     def __init__(self, options: dict[str, Any]) -> None:
         self._root = open_root(options, write=False)
+        self._pid = self._pipe = -1
 
     def __enter__(self) -> DataRoot:
+        reading, writing = os.pipe2(os.O_CLOEXEC)
+        self._pid = os.fork()
+        if self._pid == 0:
+            _tell_faults(self._root, writing)
+        os.close(writing)
+        self._pipe = reading
         return self._root
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            for fault in self._root.faults():
-                write_error(f"WARNING: {fault}")
+            with open(self._pipe, "rb") as pipe:
+                faults = pipe.read()
+            os.waitpid(self._pid, 0)
+            for fault in faults.split(b"\0")[:-1]:
+                write_error(f"WARNING: {os.fsdecode(fault)}")
         finally:
             self._root.close()
+
+
+def _tell_faults(root: DataRoot, pipe: int) -> NoReturn:
+    """The child's whole life: the faults go into the pipe, each ended by a NUL."""
+    import _signal  # type: ignore[import-not-found]
+
+    try:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+        data = memoryview(b"".join(os.fsencode(fault) + b"\0" for fault in root.faults()))
+        while data:
+            data = data[os.write(pipe, data) :]
+    finally:
+        os._exit(0)
