@@ -29,7 +29,18 @@ class ContainerJob(Job):
     """
 
     takes_requests = True
-    __slots__ = ("auto_remove", "container", "engine_fd", "exit_fd", "lock", "log", "restarts", "spec", "state")
+    __slots__ = (
+        "auto_remove",
+        "container",
+        "engine_fd",
+        "exit_fd",
+        "lock",
+        "log",
+        "request_path",
+        "restarts",
+        "spec",
+        "state",
+    )
 
     def __init__(self, container: Container, lock: ContainerLock, spec: ContainerSpec, engine_fd: int) -> None:
         super().__init__(spec.tty)
@@ -40,6 +51,7 @@ class ContainerJob(Job):
         self.auto_remove = container.state.auto_remove
         self.state = container.state
         self.exit_fd = -1
+        self.request_path = container.path
         self.log: LogFile | None = None
         self.restarts = Restarts()
 
