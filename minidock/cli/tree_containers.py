@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from minidock.cli import tree_isolation as isolation
 from minidock.cli import tree_limits as limit
 from minidock.cli.groups import app, container, declare
 from minidock.cli.tree_images import Explain, Filter, Format, InspectFormat, Json, NoTrunc, Reproducible
@@ -73,6 +74,22 @@ Restart = Annotated[
     str | None,
     typer.Option("--restart", metavar="POLICY", help="'no', 'on-failure[:n]', 'always' or 'unless-stopped'"),
 ]
+HealthCmd = Annotated[
+    str | None, typer.Option("--health-cmd", metavar="COMMAND", help="Shell command that tells whether it is well")
+]
+HealthInterval = Annotated[
+    str | None, typer.Option("--health-interval", metavar="SPAN", help="Time between two checks (30s)")
+]
+HealthTimeout = Annotated[
+    str | None, typer.Option("--health-timeout", metavar="SPAN", help="How long one check may take (30s)")
+]
+HealthStart = Annotated[
+    str | None, typer.Option("--health-start-period", metavar="SPAN", help="At first, failures are not counted (0s)")
+]
+HealthRetries = Annotated[
+    int | None, typer.Option("--health-retries", metavar="N", help="Failures in a row that make it unhealthy (3)")
+]
+NoHealth = Annotated[bool, typer.Option("--no-healthcheck", show_default=False, help="Run no health check at all")]
 CidFile = Annotated[str | None, typer.Option("--cidfile", metavar="FILE", help="Write the container ID to a file")]
 Pull = Annotated[
     str, typer.Option("--pull", metavar="WHEN", help="'missing' or 'never'; there is no registry to pull from")
@@ -117,6 +134,12 @@ def run(
     cidfile: CidFile = None,
     pull: Pull = "missing",
     restart: Restart = None,
+    health_cmd: HealthCmd = None,
+    health_interval: HealthInterval = None,
+    health_timeout: HealthTimeout = None,
+    health_start_period: HealthStart = None,
+    health_retries: HealthRetries = None,
+    no_healthcheck: NoHealth = False,
     stop_signal: StopSignal = None,
     stop_timeout: StopTimeout = None,
     shm_size: ShmSize = None,
@@ -138,6 +161,14 @@ def run(
     device_write_bps: limit.DeviceWriteBps = None,
     device_read_iops: limit.DeviceReadIops = None,
     device_write_iops: limit.DeviceWriteIops = None,
+    security_opt: isolation.SecurityOpt = None,
+    pid: isolation.Pid = None,
+    ipc: isolation.Ipc = None,
+    uts: isolation.Uts = None,
+    oom_score_adj: isolation.OomScoreAdj = None,
+    sysctl: isolation.Sysctl = None,
+    ulimit: isolation.Ulimit = None,
+    device: isolation.Device = None,
     explain: Explain = False,
 ) -> None:
     """Make a container from an image and run a command in it."""
@@ -173,6 +204,12 @@ def create(
     cidfile: CidFile = None,
     pull: Pull = "missing",
     restart: Restart = None,
+    health_cmd: HealthCmd = None,
+    health_interval: HealthInterval = None,
+    health_timeout: HealthTimeout = None,
+    health_start_period: HealthStart = None,
+    health_retries: HealthRetries = None,
+    no_healthcheck: NoHealth = False,
     stop_signal: StopSignal = None,
     stop_timeout: StopTimeout = None,
     shm_size: ShmSize = None,
@@ -194,6 +231,14 @@ def create(
     device_write_bps: limit.DeviceWriteBps = None,
     device_read_iops: limit.DeviceReadIops = None,
     device_write_iops: limit.DeviceWriteIops = None,
+    security_opt: isolation.SecurityOpt = None,
+    pid: isolation.Pid = None,
+    ipc: isolation.Ipc = None,
+    uts: isolation.Uts = None,
+    oom_score_adj: isolation.OomScoreAdj = None,
+    sysctl: isolation.Sysctl = None,
+    ulimit: isolation.Ulimit = None,
+    device: isolation.Device = None,
     explain: Explain = False,
 ) -> None:
     """Make a container from an image without starting it."""

@@ -158,27 +158,34 @@ class OpenConsole(Operation):
         setup.console_fd = slave
 
 
-def restrict(group: Cgroup, *, privileged: bool, trace: Trace | None = None) -> None:
-    """Let the processes of a group use docker's default devices only, on whatever hierarchy can tell.
+def restrict(
+    group: Cgroup,
+    *,
+    privileged: bool,
+    extra: Sequence[tuple[str, int, int, str]] = (),
+    trace: Trace | None = None,
+) -> None:
+    """Let the processes of a group use docker's default devices and extra ones, on whatever hierarchy can tell.
 
     A host that does not let us say so, as inside another container, keeps what it imposes itself.
     """
     if privileged:
         return
+    allowed = (*ALLOWED, *extra)
     v1 = group.path_of("devices")
     if trace and v1 is not None:
         trace("cgroup", f"echo a > {v1}/devices.deny")
-        for kind, major, minor, access in ALLOWED:
+        for kind, major, minor, access in allowed:
             trace("cgroup", f"echo '{kind} {_spell(major)}:{_spell(minor)} {access}' > {v1}/devices.allow")
     if v1 is not None:
         try:
-            _restrict_v1(v1)
+            _restrict_v1(v1, allowed)
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EACCES, errno.EROFS):
                 raise
     elif group.v2_path is not None:
         try:
-            _restrict_v2(group.v2_path)
+            _restrict_v2(group.v2_path, allowed)
         except OSError as error:
             if error.errno not in (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOSYS):
                 raise
@@ -188,12 +195,12 @@ def _spell(number: int) -> str:
     return "*" if number < 0 else str(number)
 
 
-def _restrict_v1(path: str) -> None:
+def _restrict_v1(path: str, allowed: Sequence[tuple[str, int, int, str]]) -> None:
     deny = os.open(path + "/devices.deny", os.O_WRONLY | os.O_CLOEXEC)
     allow = os.open(path + "/devices.allow", os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(deny, b"a")
-        for kind, major, minor, access in ALLOWED:
+        for kind, major, minor, access in allowed:
             os.write(allow, f"{kind} {_spell(major)}:{_spell(minor)} {access}".encode("ascii"))
     finally:
         os.close(deny)
@@ -247,8 +254,8 @@ def device_program(allowed: Sequence[tuple[str, int, int, str]] = ALLOWED) -> by
     return b"".join([*code, _instruction(_MOVE, 0, value=0), _instruction(_EXIT)])
 
 
-def _restrict_v2(path: str) -> None:
-    program = device_program()
+def _restrict_v2(path: str, allowed: Sequence[tuple[str, int, int, str]]) -> None:
+    program = device_program(allowed)
     instructions = ctypes.create_string_buffer(program, len(program))
     licence = ctypes.create_string_buffer(b"GPL")
     load = bytearray(128)

@@ -27,6 +27,7 @@ from minidock.runtime.cgroup import Cgroup
 from minidock.runtime.child import Channels, Payload, settle
 from minidock.runtime.devices import open_terminal
 from minidock.runtime.exchange import Exchange, Launched, allowed_capabilities, clone_and_settle
+from minidock.runtime.operation import Setup
 from minidock.runtime.spec import ExecSpec, environment
 from minidock.runtime.users import resolve_user
 
@@ -85,11 +86,16 @@ def exec_process(
     exchange = Exchange(spec.tty)
     channels = Channels((stdin_fd, stdout_fd, stderr_fd), exchange.error_write, exchange.life_read, exchange.trampoline)
 
+    setup = Setup(exchange.send_console)
+
     def work() -> NoReturn:
         set_parent_death_signal(SIGKILL)
         os.setsid()
         os.umask(0)
         group.enter()
+        if spec.isolation is not None:
+            for operation in spec.isolation.start_operations():
+                operation.execute(setup)
         set_namespaces(pidfd, _JOINED)
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         user = resolve_user(root_fd, spec.user, spec.group_add)

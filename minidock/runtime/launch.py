@@ -62,7 +62,8 @@ def launch(
     group = Cgroup.create(spec.container_id, spec.cgroup_parent, mounted=mounted, trace=trace)
     try:
         plan = build_plan(spec, mounted, group)
-        devices.restrict(group, privileged=spec.privileged, trace=trace)
+        extra = spec.isolation.allowed_devices() if spec.isolation is not None else ()
+        devices.restrict(group, privileged=spec.privileged, extra=extra, trace=trace)
         if spec.limits:
             from minidock.runtime.limits import apply_limits
 

@@ -68,6 +68,7 @@ MASKED = (
 READ_ONLY = (b"/proc/bus", b"/proc/fs", b"/proc/irq", b"/proc/sys", b"/proc/sysrq-trigger")
 # mount(2); only a tmpfs of the caller's uses these
 MS_SYNCHRONOUS, MS_DIRSYNC, MS_NOATIME, MS_NODIRATIME = 0x10, 0x80, 0x400, 0x800
+_HOST_IPC = ("/dev/shm", "/dev/mqueue")
 _SAFE = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
 _TMPFS_FLAGS = {
@@ -94,6 +95,8 @@ _TMPFS_FLAGS = {
 def clone_flags(spec: ContainerSpec) -> int:
     """The namespaces that the container's first process is cloned into; its cgroup namespace follows."""
     flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC
+    if spec.isolation is not None:
+        flags &= ~spec.isolation.shared
     return flags if spec.network == "host" else flags | CLONE_NEWNET
 
 
@@ -114,11 +117,14 @@ def build_plan(
     taken = {_clean(each.target) for each in user_mounts}
     overlay = MountOverlay(spec.overlay_path, spec.mount_id, spec.lowers)
     plan: list[Operation] = [EnterCgroups(group)] if group is not None else []
+    if spec.isolation is not None:
+        plan += spec.isolation.start_operations()
     plan += [*_holds(user_mounts, keep=True), MakePrivate(), *_holds(user_mounts, keep=False)]
     plan += [overlay, PivotRoot(overlay.target), ResolveUser(spec.user, spec.group_add)]
     if spec.cwd != "/":
         plan.append(MakeWorkdir(spec.cwd))
-    plan.append(SetHostname(spec.hostname))
+    if clone_flags(spec) & CLONE_NEWUTS:
+        plan.append(SetHostname(spec.hostname))
     if spec.network != "host":
         plan.append(RaiseLoopback())
     plan.append(MountTop(b"proc", b"/proc", b"proc", _SAFE))
@@ -134,6 +140,8 @@ def build_plan(
     if spec.network != "host":
         plan.append(WriteSysctl(b"/proc/sys/net/ipv4/ip_unprivileged_port_start", b"0"))
         plan.append(WriteSysctl(b"/proc/sys/net/ipv4/ping_group_range", b"0 2147483647"))
+    if spec.isolation is not None:
+        plan += spec.isolation.sysctl_operations()
     if not spec.privileged:
         plan += [ReadOnlyPath(path) for path in READ_ONLY]
         plan += [MaskPath(path) for path in MASKED]
@@ -163,6 +171,9 @@ def _user_mounts(spec: ContainerSpec) -> list[BindMount | TmpfsMount]:
     asked = {_clean(each.target) for each in mounts}
     if "/" in asked:
         raise UsageError("invalid mount: destination can't be '/'")
+    if not clone_flags(spec) & CLONE_NEWIPC:
+        mounts += [BindMount(path, path) for path in _HOST_IPC if path not in asked and os.path.isdir(path)]
+        asked.update(_HOST_IPC)
     for target, source in spec.etc_files.items():
         if target not in asked:
             mounts.append(BindMount(source, target, spec.read_only))
@@ -218,7 +229,8 @@ def _dev(spec: ContainerSpec, taken: set[str]) -> list[Operation]:
         ("/dev/shm", MountBelow(b"shm", b"/dev/shm", b"tmpfs", _SAFE, shm)),
     ]
     top = MountTop(b"tmpfs", b"/dev", b"tmpfs", MS_NOSUID | MS_STRICTATIME, b"mode=755,size=65536k")
-    nodes = MakeDevices(host_devices() if spec.privileged else ())
+    added = [node for node, _ in spec.isolation.devices] if spec.isolation is not None else []
+    nodes = MakeDevices([*(host_devices() if spec.privileged else ()), *added])
     return [top, nodes, *(operation for target, operation in mounts if target not in taken)]
 
 

@@ -29,9 +29,10 @@ _HOSTS = (
 )
 # What an engine may have been told of a container, and is kept for it, but does nothing here.
 _NOT_APPLIED = (
-    "Ulimits", "Sysctls",
-    "Devices", "DeviceRequests", "Dns", "ExtraHosts", "PortBindings", "PidMode", "UTSMode", "UsernsMode", "OomScoreAdj",
+    "DeviceRequests", "Dns", "ExtraHosts", "PortBindings", "UsernsMode",
 )  # fmt: skip
+_ISOLATION_FIELDS = ("PidMode", "UTSMode", "OomScoreAdj", "Sysctls", "Ulimits", "Devices")
+_OWN_IPC = (None, "", "private", "shareable")
 _FALLBACK_SERVERS = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
 
 
@@ -48,7 +49,7 @@ def container_spec(container: Container) -> ContainerSpec:
             f"container {container.name}: network {network or 'default'} is not supported yet",
             hint="create it with --network none or --network host",
         )
-    binds, tmpfs = _mounts(container)
+    binds, tmpfs = mounts_of(container)
     return ContainerSpec(
         container_id=container.id,
         overlay_path=container.root.overlay_path,
@@ -77,6 +78,7 @@ def container_spec(container: Container) -> ContainerSpec:
         shm_size_bytes=config.host_number("ShmSize", 64 << 20),
         cgroup_parent=config.host_text("CgroupParent"),
         limits=_limits(config.host),
+        isolation=_isolation(config.host, container.name),
         **_confinement(container),
     )
 
@@ -88,6 +90,15 @@ def _limits(host: dict[str, Any]) -> dict[str, Any]:
     from minidock.runtime.limits import limits_of
 
     return limits_of(host)
+
+
+def _isolation(host: dict[str, Any], name: str) -> Any:
+    """The rarer settings, None for a container that has none of them."""
+    if not (any(map(host.get, _ISOLATION_FIELDS)) or host.get("IpcMode") not in _OWN_IPC):
+        return None
+    from minidock.runtime.isolation import Isolation
+
+    return Isolation(host, name)
 
 
 def _confinement(container: Container) -> dict[str, Any]:
@@ -136,11 +147,13 @@ def exec_spec(
         tty=tty,
         cap_add=config.host_texts("CapAdd"),
         cap_drop=config.host_texts("CapDrop"),
+        isolation=_isolation({"Ulimits": config.host.get("Ulimits")}, container.name),
         **_confinement(container),
     )
 
 
-def _mounts(container: Container) -> tuple[list[BindMount], list[TmpfsMount]]:
+def mounts_of(container: Container) -> tuple[list[BindMount], list[TmpfsMount]]:
+    """The binds, volumes among them, and the tmpfs of a container's records; raises UsageError."""
     config = container.config
     binds: list[BindMount] = []
     tmpfs = [TmpfsMount(target, options) for target, options in sorted(config.host_map("Tmpfs").items())]

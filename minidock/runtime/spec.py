@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from minidock.runtime.isolation import Isolation
+
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 DEFAULT_SHM_BYTES = 64 << 20
 # The fields of hostconfig.json that are limits.
@@ -68,6 +70,7 @@ class ContainerSpec:
         "group_add",
         "hostname",
         "init",
+        "isolation",
         "limits",
         "lowers",
         "mount_id",
@@ -110,6 +113,7 @@ class ContainerSpec:
         cgroup_parent: str = "",
         no_new_privileges: bool = False,
         seccomp_filter: bytes = b"",
+        isolation: Isolation | None = None,
         limits: Mapping[str, Any] | None = None,
     ) -> None:
         self.limits = dict(limits or {})
@@ -137,6 +141,7 @@ class ContainerSpec:
         self.cgroup_parent = cgroup_parent
         self.no_new_privileges = no_new_privileges
         self.seccomp_filter = seccomp_filter
+        self.isolation = isolation
 
 
 class ExecSpec:
@@ -153,6 +158,7 @@ class ExecSpec:
         "env",
         "group_add",
         "hostname",
+        "isolation",
         "no_new_privileges",
         "privileged",
         "seccomp_filter",
@@ -175,6 +181,7 @@ class ExecSpec:
         cap_drop: Sequence[str] = (),
         no_new_privileges: bool = False,
         seccomp_filter: bytes = b"",
+        isolation: Isolation | None = None,
     ) -> None:
         self.argv = list(argv)
         self.env = list(env)
@@ -188,6 +195,7 @@ class ExecSpec:
         self.cap_drop = list(cap_drop)
         self.no_new_privileges = no_new_privileges
         self.seccomp_filter = seccomp_filter
+        self.isolation = isolation
 
 
 def environment(entries: Sequence[str], *, hostname: str, tty: bool) -> list[str]:

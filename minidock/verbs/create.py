@@ -18,7 +18,7 @@ from minidock.formats.mountspec import (
 )
 from minidock.formats.runconfig import order_run_config
 from minidock.ids import ContainerID, random_hex64
-from minidock.verbs.lifeoptions import set_life
+from minidock.verbs.lifeoptions import merge_health, set_life
 from minidock.verbs.options import (
     CreateOptions,
     check_name,
@@ -128,6 +128,7 @@ def create(root: DataRoot, image: str, command: list[str], options: CreateOption
         )
     mounts = _Mounts(options)
     warnings = _verify_limits(options)
+    isolated = _isolated(options, network, warnings)
     with root.lock():
         found = find_image(root, image, pull=options.pull)
         container_id = ContainerID(random_hex64())
@@ -139,19 +140,18 @@ def create(root: DataRoot, image: str, command: list[str], options: CreateOption
         argv = [*(run["Entrypoint"] or []), *(run["Cmd"] or [])]
         if not argv:
             raise UsageError("No command specified")
-        config = ContainerConfig(
-            container_document(
-                container_id=container_id,
-                name=options.name,
-                image_id=found.image_id,
-                created_ns=time.time_ns(),
-                argv=argv,
-                run=run,
-                network=network,
-                mount_points=mounts.points,
-            ),
-            _host_document(options, mounts, network),
+        document = container_document(
+            container_id=container_id,
+            name=options.name,
+            image_id=found.image_id,
+            created_ns=time.time_ns(),
+            argv=argv,
+            run=run,
+            network=network,
+            mount_points=mounts.points,
         )
+        host = _host_document(options, mounts, network, isolated)
+        config = ContainerConfig(_confined(document, host), host)
         try:
             container = root.containers.create(
                 config,
@@ -252,6 +252,9 @@ def _run_document(
             "StopSignal": options.stop_signal or image.stop_signal,
         }
     )
+    health = merge_health(document, options.health)
+    if health:
+        document["Healthcheck"] = health
     if options.stop_timeout is not None:
         document["StopTimeout"] = options.stop_timeout
     if options.stop_signal:
@@ -261,7 +264,7 @@ def _run_document(
     return order_run_config(document)
 
 
-def _host_document(options: CreateOptions, mounts: _Mounts, network: str) -> dict[str, Any]:
+def _host_document(options: CreateOptions, mounts: _Mounts, network: str, isolated: dict[str, Any]) -> dict[str, Any]:
     document = host_document(
         binds=mounts.binds,
         mounts=mounts.mounts,
@@ -280,6 +283,7 @@ def _host_document(options: CreateOptions, mounts: _Mounts, network: str) -> dic
         cgroup_namespace="private" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "host",
     )
     document.update(options.limits)
+    document.update(isolated)
     return set_life(document, options)
 
 
@@ -293,6 +297,28 @@ def _verify_limits(options: CreateOptions) -> list[str]:
     if options.limits.get("PidsLimit", 1) <= 0:
         del options.limits["PidsLimit"]
     return warnings
+
+
+def _isolated(options: CreateOptions, network: str, warnings: list[str]) -> dict[str, Any]:
+    """The fields of hostconfig.json about security and isolation, and more warnings; raises UsageError."""
+    if not options.isolation:
+        return {}
+    from minidock.verbs.isolation import host_fields, limit_warnings
+
+    fields = host_fields(options.isolation, network=network, hostname=options.hostname, privileged=options.privileged)
+    warnings += limit_warnings(fields.get("Ulimits", ()))
+    return fields
+
+
+def _confined(document: dict[str, Any], host: dict[str, Any]) -> dict[str, Any]:
+    """config.v2.json with what an engine notes there of SecurityOpt."""
+    if host["SecurityOpt"]:
+        from minidock.runtime.securityopt import parse_security_options
+
+        security = parse_security_options(host["SecurityOpt"])
+        document["SeccompProfile"], document["NoNewPrivileges"] = security.seccomp, security.no_new_privileges
+        document["AppArmorProfile"] = security.apparmor
+    return document
 
 
 def _capabilities(words: list[str], key: str) -> list[str]:

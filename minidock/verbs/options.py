@@ -31,9 +31,11 @@ _SURNAMES = (
 class CreateOptions:
     """What `docker create` takes besides image and command.
 
-    Shape: env, env_file, labels, volumes, mounts, tmpfs, cap_add, cap_drop, group_add as typed, one string each;
+    Shape: health: a Healthcheck object as docker has it, None for the image's;
+           env, env_file, labels, volumes, mounts, tmpfs, cap_add, cap_drop, group_add as typed, one string each;
            entrypoint None: the image's, "": none; network "none" or "host"; pull "missing" or "never", both of
-           which never reach for a registry; limits: fields of hostconfig.json such as Memory, those that are set
+           which never reach for a registry; limits: fields of hostconfig.json such as Memory, those that are set;
+           isolation: the words that verbs.isolation reads, those that are given
     """
 
     __slots__ = (
@@ -45,9 +47,11 @@ class CreateOptions:
         "env",
         "env_file",
         "group_add",
+        "health",
         "hostname",
         "init",
         "interactive",
+        "isolation",
         "label_file",
         "labels",
         "limits",
@@ -102,7 +106,9 @@ class CreateOptions:
         stop_timeout: int | None = None,
         shm_size: int = DEFAULT_SHM_SIZE_BYTES,
         restart: str = "no",
+        health: dict[str, Any] | None = None,
         limits: dict[str, Any] | None = None,
+        isolation: dict[str, Any] | None = None,
         attach: bool = True,
     ) -> None:
         self.name = name
@@ -134,7 +140,9 @@ class CreateOptions:
         self.stop_timeout = stop_timeout
         self.shm_size = shm_size
         self.restart = restart
+        self.health = health
         self.limits = dict(limits or {})
+        self.isolation = dict(isolation or {})
         self.attach = attach
 
 

@@ -16,6 +16,7 @@ _LIMITS = (
     "cpuset_cpus", "cpuset_mems", "blkio_weight", "blkio_weight_device", "device_read_bps", "device_write_bps",
     "device_read_iops", "device_write_iops",
 )  # fmt: skip
+_ISOLATION = ("security_opt", "pid", "ipc", "uts", "oom_score_adj", "sysctl", "ulimit", "device")
 
 
 def handle(options: dict[str, Any]) -> int:
@@ -66,11 +67,13 @@ def create_options(options: dict[str, Any]) -> CreateOptions:
         rm=options["rm"],
         cidfile=options["cidfile"] or "",
         pull=options["pull"],
+        health=_health(options),
         restart=options["restart"] or "no",
         stop_signal=options["stop_signal"] or "",
         stop_timeout=options["stop_timeout"],
         shm_size=parse_size(options["shm_size"]) if options["shm_size"] else DEFAULT_SHM_SIZE_BYTES,
         limits=_limits(options),
+        isolation={name: options[name] for name in _ISOLATION if options[name] not in (None, [])},
         attach=not options.get("detach", False),
     )
 
@@ -82,3 +85,33 @@ def _limits(options: dict[str, Any]) -> dict[str, Any]:
     from minidock.cli.limits import read_limits
 
     return read_limits(options)
+
+
+def _health(options: dict[str, Any]) -> dict[str, Any] | None:
+    """The --health options as a Healthcheck object, None for the image's own; raises UsageError."""
+    from minidock.errors import UsageError
+
+    spans = ("interval", "timeout", "start_period")
+    given = [options[f"health_{key}"] for key in ("cmd", "retries", *spans)]
+    if not any(given):
+        return {"Test": ["NONE"]} if options["no_healthcheck"] else None
+    if options["no_healthcheck"]:
+        raise UsageError("--no-healthcheck conflicts with --health-* options")
+    from minidock.cli.spans import parse_duration
+
+    document: dict[str, Any] = {"Test": ["CMD-SHELL", options["health_cmd"]] if options["health_cmd"] else []}
+    for key, name in zip(spans, ("Interval", "Timeout", "StartPeriod"), strict=True):
+        text = options[f"health_{key}"]
+        span_ns = parse_duration(text) if text else 0
+        if span_ns is None:
+            flag = key.replace("_", "-")
+            raise UsageError(f'invalid argument "{text}" for "--health-{flag}" flag: invalid duration "{text}"')
+        if span_ns < 0:
+            raise UsageError(f"--health-{key.replace('_', '-')} cannot be negative")
+        if 0 < span_ns < 1_000_000:
+            raise UsageError(f"{name} in Healthcheck cannot be less than 1ms")
+        document[name] = span_ns
+    if (options["health_retries"] or 0) < 0:
+        raise UsageError("--health-retries cannot be negative")
+    document["Retries"] = options["health_retries"] or 0
+    return document

@@ -1,0 +1,127 @@
+"""Options of `create` and `run` about security and isolation, read into the fields of hostconfig.json."""
+
+from __future__ import annotations
+
+from minidock.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+# Source: docker/cli opts/opts.go, ValidateSysctl
+_SYSCTLS = (
+    *("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax"),
+    *("kernel.shmmni", "kernel.shm_rmid_forced"),
+)
+_SYSCTL_PREFIXES = ("net.", "fs.mqueue.")
+_UNLIMITED = 0xFFFFFFFFFFFFFFFF
+
+
+def host_fields(words: Mapping[str, Any], *, network: str, hostname: str, privileged: bool) -> dict[str, Any]:
+    """The fields for what was asked.
+
+    Shape:  words: option names with underscores, lists of texts, texts or None
+    Raises: UsageError with docker's words
+    """
+    fields: dict[str, Any] = {}
+    if options := words.get("security_opt"):
+        from minidock.runtime.securityopt import read_security_options
+
+        fields["SecurityOpt"] = read_security_options(options) + (["label=disable"] if privileged else [])
+    for option, field in (("pid", "PidMode"), ("ipc", "IpcMode"), ("uts", "UTSMode")):
+        if mode := words.get(option):
+            fields[field] = _namespace(option, mode)
+    if fields.get("UTSMode") == "host" and hostname:
+        raise UsageError("conflicting options: hostname and the UTS mode")
+    if words.get("oom_score_adj") is not None:
+        score = int(words["oom_score_adj"])
+        if not -1000 <= score <= 1000:
+            raise UsageError(f"Invalid value {score}, range for oom score adj is [-1000, 1000]")
+        fields["OomScoreAdj"] = score
+    if sysctls := words.get("sysctl"):
+        fields["Sysctls"] = dict(_sysctl(each, network, fields) for each in sysctls)
+    if limits := words.get("ulimit"):
+        found = {each["Name"]: each for each in map(_ulimit, limits)}
+        fields["Ulimits"] = [found[name] for name in sorted(found)]
+    if devices := words.get("device"):
+        fields["Devices"] = [_device(each) for each in devices]
+    return fields
+
+
+def limit_warnings(limits: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What of the resource limits this process is not allowed to give."""
+    from minidock.linux.capabilities import NAMES, permitted
+    from minidock.runtime.isolation import own_limit
+
+    if permitted() >> NAMES.index("SYS_RESOURCE") & 1:
+        return []
+    warnings = []
+    for each in limits:
+        _, ours = own_limit(each["Name"])
+        if each["Hard"] & _UNLIMITED > ours:
+            warnings.append(f"ulimit {each['Name']}: this host allows {ours} at most; that is what it will be")
+    return warnings
+
+
+def _namespace(option: str, mode: str) -> str:
+    if mode == "host" or (option == "ipc" and mode in ("private", "shareable")):
+        return mode
+    if mode.startswith("container:"):
+        raise UsageError(f"--{option} {mode}: joining another container's namespace is not supported yet")
+    raise UsageError(f"--{option}: invalid {option.upper()} mode")
+
+
+def _sysctl(text: str, network: str, fields: Mapping[str, Any]) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not (key in _SYSCTLS or key.startswith(_SYSCTL_PREFIXES)):
+        raise UsageError(f'invalid argument "{text}" for "--sysctl" flag: sysctl \'{text}\' is not allowed')
+    if key.startswith("net.") and network == "host":
+        raise UsageError(f"sysctl '{key}' not allowed in host network namespace")
+    if not key.startswith("net.") and fields.get("IpcMode") == "host":
+        raise UsageError(f"sysctl '{key}' not allowed in host ipc namespace")
+    return key, value
+
+
+def _ulimit(text: str) -> dict[str, Any]:
+    """`name=soft[:hard]`. Source: docker/go-units ulimit.go, ParseUlimit"""
+    from minidock.runtime.isolation import RESOURCES
+
+    def bad(reason: str) -> UsageError:
+        return UsageError(f'invalid argument "{text}" for "--ulimit" flag: {reason}')
+
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise bad(f"invalid ulimit argument: {text}")
+    if name not in RESOURCES:
+        raise bad(f"invalid ulimit type: {name}")
+    soft_word, colon, hard_word = value.partition(":")
+    try:
+        soft = int(soft_word)
+        hard = int(hard_word) if colon else soft
+    except ValueError:
+        raise bad(f'strconv.ParseInt: parsing "{value}": invalid syntax') from None
+    if hard != -1 and (soft == -1 or soft > hard):
+        raise bad(f"ulimit soft limit must be less than or equal to hard limit: {soft} > {hard}")
+    return {"Name": name, "Hard": hard, "Soft": soft}
+
+
+def _device(text: str) -> dict[str, str]:
+    """`HOST[:CONTAINER[:rwm]]`. Source: docker/cli cli/command/container/opts.go, parseLinuxDevice"""
+    parts = text.split(":")
+    source, target, access = parts[0], "", "rwm"
+    if not source.startswith("/") or len(parts) > 3:
+        raise UsageError(f'invalid argument "{text}" for "--device" flag: {text} is not an absolute path')
+    if len(parts) == 2 and _is_access(parts[1]):
+        access = parts[1]
+    elif len(parts) > 1:
+        target = parts[1]
+    if len(parts) == 3:
+        access = parts[2]
+    if not _is_access(access) or (target and not target.startswith("/")):
+        raise UsageError(f'invalid argument "{text}" for "--device" flag: bad mode specified: {access}')
+    return {"PathOnHost": source, "PathInContainer": target or source, "CgroupPermissions": access}
+
+
+def _is_access(word: str) -> bool:
+    return bool(word) and set(word) <= set("rwm") and len(set(word)) == len(word)
