@@ -10,6 +10,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from minidock.runtime.health import Health
     from minidock.runtime.logs import StreamLog
 
 _CHUNK_BYTES = 64 << 10
@@ -112,7 +113,18 @@ class Carrier:
     Shape: left(listener, said_so) is called when a listener leaves; woken when wake_fd has been read
     """
 
-    __slots__ = ("_by_control", "_by_sink", "_by_source", "_poll", "_sources", "ended", "left", "wake_fd", "woken")
+    __slots__ = (
+        "_by_control",
+        "_by_sink",
+        "_by_source",
+        "_poll",
+        "_sources",
+        "ended",
+        "health",
+        "left",
+        "wake_fd",
+        "woken",
+    )
 
     def __init__(
         self,
@@ -131,8 +143,14 @@ class Carrier:
         self.wake_fd = wake_fd
         self.woken = woken
         self.ended = False
+        self.health: Health | None = None
         if wake_fd >= 0:
             self._poll.register(wake_fd, _IN)
+
+    def ask(self, health: Health) -> None:
+        """From now on see to the container's health, too."""
+        self.health = health
+        health.watch(self._poll)
 
     @property
     def listeners(self) -> list[Listener]:
@@ -158,14 +176,18 @@ class Carrier:
         for source in self._sources:
             self._poll.register(source.fd, _IN)
         while self._by_source or not self.ended:
-            events = self._poll.poll(_DRAIN_MS if self.ended else None)
-            if not events:
+            health = self.health
+            wait_ms = _DRAIN_MS if self.ended else health.left_ms() if health is not None else None
+            events = self._poll.poll(wait_ms)
+            if not events and self.ended:
                 break
             for fd, _ in events:
                 if fd == pidfd:
                     self._process_ended(pidfd)
                 else:
                     self._handle(fd)
+            if self.health is not None:
+                self.health.act()
         for source in self._sources:
             if source.log is not None:
                 source.log.finish()
@@ -180,6 +202,9 @@ class Carrier:
 
     def _process_ended(self, pidfd: int) -> None:
         self.ended = True
+        if self.health is not None:
+            self.health.close()
+            self.health = None
         self._poll.unregister(pidfd)
         for fd in self._by_source:
             self._poll.register(fd, _IN)
@@ -191,6 +216,8 @@ class Carrier:
             self._push(*self._by_sink[fd])
         elif fd in self._by_source:
             self._pull(self._by_source[fd])
+        elif self.health is not None and fd == self.health.fd:
+            self.health.take()
         elif fd == self.wake_fd and self.woken is not None:
             self.woken()
 

@@ -16,6 +16,7 @@ from minidock.store.transaction import boot_id, start_time, write_new
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minidock.runtime.health import Health
     from minidock.runtime.launch import Launched
     from minidock.runtime.spec import ContainerSpec
     from minidock.store.containers import Container, ContainerLock
@@ -96,6 +97,15 @@ class ContainerJob(Job):
             os.unlink(path)
         write_new(path, b"", 0o600)
         self.exit_fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+
+    def health(self) -> Health | None:
+        """Health checks, if the image or the command line asks for any."""
+        if not self.container.light_config.run.get("Healthcheck"):
+            return None
+        from minidock.runtime.health import Health, health_check
+
+        check = health_check(self.container)
+        return None if check is None else Health(self.container, check, self.state.started_ns)
 
     def failed(self, error: MinidockError) -> None:
         """Keep the reason with the container, which stays as created, or goes with --rm."""

@@ -22,6 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from minidock.runtime.health import Health
     from minidock.runtime.launch import Launched
     from minidock.runtime.logs import StreamLog
 
@@ -87,6 +88,10 @@ class Job:
 
     def started(self, launched: Launched) -> None:
         """The process runs."""
+
+    def health(self) -> Health | None:
+        """What sees to the health of the process that has just been started; None for nothing."""
+        return None
 
     def failed(self, error: MinidockError) -> None:
         """The process could not be started."""
@@ -207,6 +212,9 @@ class _Monitor:
     def _carry(self, launched: Launched) -> int | None:
         """Carry output until the process has ended; when it is to be started again, None for never."""
         carrier = self.carrier
+        health = self.job.health()
+        if health is not None:
+            carrier.ask(health)
         carrier.carry(launched.pidfd)
         exit_code = _exit_code(launched.pid)
         # Recorded before the last bytes are handed over: a reader that stands still must not keep it from others.

@@ -68,7 +68,7 @@ def _state(container: Container) -> dict[str, Any]:
     state = container.state
     status = state.shown_status()
     running = status in ("running", "paused", "restarting")
-    return {
+    document = {
         "Status": status,
         "Running": running,
         "Paused": status == "paused",
@@ -81,6 +81,13 @@ def _state(container: Container) -> dict[str, Any]:
         "StartedAt": time_text(state.started_ns),
         "FinishedAt": time_text(state.finished_ns),
     }
+    if container.light_config.run.get("Healthcheck"):
+        from minidock.runtime.health import read_health
+
+        health = read_health(container)
+        if health is not None:
+            document["Health"] = health
+    return document
 
 
 def _graph_driver(root: DataRoot, container: Container) -> dict[str, Any]:

@@ -21,3 +21,13 @@ def set_life(host: dict[str, Any], options: CreateOptions) -> dict[str, Any]:
             raise UsageError("Conflicting options: --restart and --rm")
         host["RestartPolicy"] = policy
     return host
+
+
+def merge_health(image: dict[str, Any], wanted: dict[str, Any] | None) -> dict[str, Any]:
+    """The `Config` object's Healthcheck: the command line's, completed by the image's. Source: moby runconfig merge"""
+    old = image.get("Healthcheck") or {}
+    if wanted is None:
+        return old
+    if wanted.get("Test") == ["NONE"]:
+        return wanted
+    return {**old, **{key: value for key, value in wanted.items() if value}}

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from minidock.store.containers import Container
     from minidock.store.root import DataRoot
 
-_FILTERS = ("id", "name", "label", "status", "exited", "ancestor", "before", "since", "volume", "network")
+_FILTERS = ("health", "id", "name", "label", "status", "exited", "ancestor", "before", "since", "volume", "network")
 _STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
 
 
@@ -75,7 +75,7 @@ def status_text(container: Container, now_ns: int) -> str:
     status = state.shown_status()
     if status in ("running", "paused"):
         paused = " (Paused)" if status == "paused" else ""
-        return f"Up {human_duration(max(0, now_ns - state.started_ns))}{paused}"
+        return f"Up {human_duration(max(0, now_ns - state.started_ns))}{paused or _health_text(container)}"
     if status == "restarting":
         return f"Restarting ({state.exit_code}) {human_duration(max(0, now_ns - state.finished_ns))} ago"
     if status == "dead":
@@ -85,6 +85,20 @@ def status_text(container: Container, now_ns: int) -> str:
     # Of a process that ended unseen only the start is known.
     finished_ns = state.finished_ns or state.started_ns
     return f"Exited ({state.shown_exit_code()}) {human_duration(max(0, now_ns - finished_ns))} ago"
+
+
+def _health_of(container: Container) -> str:
+    """`none`, `starting`, `healthy` or `unhealthy`."""
+    if not container.light_config.run.get("Healthcheck"):
+        return "none"
+    from minidock.runtime.health import read_health
+
+    return str((read_health(container) or {}).get("Status", "none"))
+
+
+def _health_text(container: Container) -> str:
+    word = _health_of(container)
+    return {"none": "", "starting": " (health: starting)"}.get(word, f" ({word})")
 
 
 def ps(
@@ -123,6 +137,8 @@ def _read_filters(filters: Sequence[str]) -> dict[str, list[str]]:
             raise UsageError(f"Invalid filter '{key}'")
         if key == "status" and value not in _STATUSES:
             raise UsageError(f"Unrecognised filter value for status: {value}")
+        if key == "health" and value not in ("none", "starting", "healthy", "unhealthy"):
+            raise UsageError(f"Unrecognised filter value for health: {value}")
         if key == "exited" and not value.lstrip("-").isdecimal():
             raise UsageError(f"Invalid filter 'exited={value}'")
         wanted.setdefault(key, []).append(value)
@@ -139,6 +155,8 @@ def _matches(root: DataRoot, container: Container, wanted: dict[str, list[str]],
             fits = any(_fits(value, config.name) or _fits(value, "/" + config.name) for value in values)
         elif key == "label":
             fits = all(_has_label(config.labels, value) for value in values)
+        elif key == "health":
+            fits = _health_of(container) in values
         elif key == "status":
             fits = state.shown_status() in values
         elif key == "exited":
