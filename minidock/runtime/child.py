@@ -84,13 +84,23 @@ class Payload:
 
 
 class Channels:
-    """The child's ends: three standard descriptors, error pipe, a pipe that ends with the parent, trampoline."""
+    """The child's ends: three standard descriptors, error pipe, a pipe that ends with the parent, trampoline.
 
-    __slots__ = ("error_fd", "parent_fd", "standard", "trampoline_fd")
+    Shape: joins: the trampoline clones into another pid namespace, and the clone is the process
+    """
+
+    __slots__ = ("error_fd", "joins", "parent_fd", "standard", "trampoline_fd")
 
     def __init__(
-        self, standard: tuple[int, int, int], error_fd: int, parent_fd: int, trampoline_fd: int | None
+        self,
+        standard: tuple[int, int, int],
+        error_fd: int,
+        parent_fd: int,
+        trampoline_fd: int | None,
+        *,
+        joins: bool = False,
     ) -> None:
+        self.joins = joins
         self.standard = standard
         self.trampoline_fd = trampoline_fd
         self.error_fd = error_fd
@@ -154,6 +164,8 @@ def settle(payload: Payload, user: User, channels: Channels, root_fd: int, conso
         if channels.trampoline_fd is not None:
             os.write(channels.error_fd, b"P" + program + b"\0")
             os.set_inheritable(channels.error_fd, True)
+            if channels.joins:
+                os.set_inheritable(channels.parent_fd, True)
             exec_descriptor(channels.trampoline_fd, [program, *payload.argv], environment)
         exec_program(program, payload.argv, environment)
     except SyscallError as error:
@@ -171,7 +183,8 @@ def exec_error(program: bytes, errno_value: int) -> CommandError:
 def _take_standard(channels: Channels, console_fd: int, user: User) -> None:
     if console_fd >= 0:
         source = (console_fd, console_fd, console_fd)
-        fcntl.ioctl(console_fd, _TIOCSCTTY, 0)
+        if not channels.joins:
+            fcntl.ioctl(console_fd, _TIOCSCTTY, 0)
     else:
         source = channels.standard
     # first out of the way, so that no order of the three can overwrite one still needed

@@ -9,7 +9,7 @@ import os
 
 from minidock.errors import CommandError, MinidockError, SyscallError, UsageError
 from minidock.linux import capabilities
-from minidock.linux.process import clone_process, start_time_of
+from minidock.linux.process import clone_process, pidfd_open, start_time_of
 from minidock.runtime.cgroup import Cgroup
 from minidock.runtime.child import exec_error, run_child
 from minidock.runtime.trampoline import make_trampoline
@@ -53,22 +53,30 @@ def allowed_capabilities(add: Sequence[str], drop: Sequence[str], *, privileged:
 
 
 class Exchange:
-    """The pipes between parent and child: errors up, the parent's life down, the terminal's master up."""
+    """The pipes between parent and child: errors up, the parent's life down, the terminal's master up.
+
+    Shape: joins: for a process that joins a container through the trampoline, whose clone is the process then;
+           clone_pid: its pid, known after outcome()
+    """
 
     __slots__ = (
+        "clone_pid",
         "console_child",
         "console_parent",
         "error_read",
         "error_write",
+        "joins",
         "life_read",
         "life_write",
         "trampoline",
     )
 
-    def __init__(self, tty: bool) -> None:
+    def __init__(self, tty: bool, *, joins: bool = False) -> None:
         self.error_read, self.error_write = _high_pipe()
         self.life_read, self.life_write = _high_pipe()
-        self.trampoline = make_trampoline(self.error_write)
+        self.trampoline = make_trampoline(self.error_write, life_fd=self.life_read if joins else None, tty=tty)
+        self.joins = joins and self.trampoline is not None
+        self.clone_pid = 0
         self.console_parent = self.console_child = -1
         if tty:
             import _socket
@@ -108,8 +116,16 @@ class Exchange:
         if data.startswith(b"P"):
             # the trampoline ran: the program's path, and if it could not be executed, minus the errno
             program, _, data = data[1:].partition(b"\0")
-            if len(data) == 8:
-                return exec_error(program, -int.from_bytes(data, "little", signed=True))
+            results = [
+                int.from_bytes(data[start : start + 8], "little", signed=True) for start in range(0, len(data), 8)
+            ]
+            self.clone_pid = next((result for result in results if result > 0), 0)
+            failed = next((result for result in results if result < 0), 0)
+            if failed:
+                return exec_error(program, -failed)
+            if self.joins and not self.clone_pid:
+                return CommandError(f"exec {os.fsdecode(program)}: killed before it began", exit_code=126)
+            return None
         if not data:
             return None
         kind, code, text = data.decode("utf-8", "surrogateescape").split("\0", 2)
@@ -198,9 +214,14 @@ def clone_and_settle(
         exchange.close_rest()
     if error is not None:
         _end(pid, pidfd)
+        if exchange.clone_pid:
+            _reap(exchange.clone_pid)
         if console is not None:
             os.close(console)
         raise error
+    if exchange.joins:
+        _end(pid, pidfd)
+        pid, pidfd = exchange.clone_pid, pidfd_open(exchange.clone_pid)
     return pid, pidfd, console
 
 
@@ -217,6 +238,13 @@ def _clone(flags: int, group: Cgroup) -> tuple[int, int]:
         return clone_process(flags)
     finally:
         os.close(cgroup_fd)
+
+
+def _reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        return
 
 
 def _end(pid: int, pidfd: int) -> None:

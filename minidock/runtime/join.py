@@ -1,9 +1,10 @@
 """A further process in a running container (`docker exec`).
 
-The caller enters the container's pid namespace for its children only, clones once, and the child joins the
-other namespaces through the pidfd that names the container's first process, so no pid can be mistaken for
-another. From before the clone until its program is executed the child is not dumpable: nobody in the
-container may open this interpreter through /proc/PID/exe (CVE-2019-5736).
+The child joins the container's namespaces through the pidfd that names its first process, so no pid can be
+mistaken for another. It stays outside the pid namespace until it has become the trampoline, which clones the
+process into it: a container may be given SYS_PTRACE, against which not being dumpable does not help, so this
+interpreter with its memory, descriptors, capabilities and /proc/PID/exe (CVE-2019-5736) never shows inside.
+Where there is no trampoline the child is cloned right into the pid namespace, not dumpable.
 Source: setns(2), "fd refers to a process"; prctl(2), PR_SET_DUMPABLE
 """
 
@@ -83,8 +84,15 @@ def exec_process(
     if trace:
         trace("clone", f"nsenter --target {pid} --mount --uts --ipc --net --cgroup --pid")
         trace("exec", " ".join(spec.argv))
-    exchange = Exchange(spec.tty)
-    channels = Channels((stdin_fd, stdout_fd, stderr_fd), exchange.error_write, exchange.life_read, exchange.trampoline)
+    exchange = Exchange(spec.tty, joins=True)
+    channels = Channels(
+        (stdin_fd, stdout_fd, stderr_fd),
+        exchange.error_write,
+        exchange.life_read,
+        exchange.trampoline,
+        joins=exchange.joins,
+    )
+    later = CLONE_NEWPID if exchange.joins else 0
 
     setup = Setup(exchange.send_console)
 
@@ -96,7 +104,7 @@ def exec_process(
         if spec.isolation is not None:
             for operation in spec.isolation.start_operations():
                 operation.execute(setup)
-        set_namespaces(pidfd, _JOINED)
+        set_namespaces(pidfd, _JOINED | later)
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         user = resolve_user(root_fd, spec.user, spec.group_add)
         console_fd = -1
@@ -110,8 +118,13 @@ def exec_process(
     own_namespace = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     try:
         set_dumpable(False)
-        set_namespaces(pidfd, CLONE_NEWPID)
+        if not exchange.joins:
+            set_namespaces(pidfd, CLONE_NEWPID)
         child, child_pidfd, console = clone_and_settle(0, exchange, work, group)
+    except CommandError:
+        if _has_ended(pidfd):
+            raise ContainerNotRunning(f"the container's process {pid} is not running") from None
+        raise
     except UsageError as error:
         raise CommandError(error.message, exit_code=126) from None
     except SyscallError as error:

@@ -8,6 +8,12 @@ program out of a sealed memfd, which nobody can write to, and that executes the 
 It calls fcntl(error_fd, F_SETFD, FD_CLOEXEC), execve(argv[0], argv + 1, envp), and if that returns,
 write(error_fd, &result, 8) and exit_group(126). Where fcntl finds no error_fd it was started a second time,
 by an image that asked for /proc/self/exe, and just ends.
+
+For a process that joins a container it is also the way into the container's pid namespace: the joining process
+stays outside, where a container with SYS_PTRACE cannot see it, becomes this program with the container's
+capabilities and filter already on, and only then clones, with its parent as the clone's (CLONE_PARENT). What
+appears inside has no interpreter, memory or descriptor of the host that could be taken over. It writes the
+clone's pid to error_fd, as eight bytes; the clone ties itself to its parent's life and leads a session.
 Source: runc libcontainer/exeseal, which copies all of runc for the same reason; elf(5); memfd_create(2)
 """
 
@@ -28,10 +34,46 @@ _BASE = 0x400000
 _HEADERS_BYTES = 64 + 56
 
 
-def _code(error_fd: int) -> bytes:
+def _enter(error_fd: int, life_fd: int, *, tty: bool) -> bytes:
+    """The clone into the pid namespace that setns(2) has chosen for children."""
+    outside = b"".join(
+        (
+            b"\x50",  # push rax: the pid or -errno
+            b"\x48\x89\xe6",  # mov rsi, rsp
+            b"\xba\x08\0\0\0",  # mov edx, 8
+            b"\xbf" + error_fd.to_bytes(4, "little"),  # mov edi, error_fd
+            b"\xb8\1\0\0\0\x0f\x05",  # write
+            b"\x31\xff",  # xor edi, edi
+            b"\xb8\xe7\0\0\0\x0f\x05",  # exit_group
+        )
+    )
+    life = life_fd.to_bytes(4, "little")
+    take_terminal = b"\x31\xff\xbe\x0e\x54\0\0\x31\xd2\xb8\x10\0\0\0\x0f\x05"  # ioctl(0, TIOCSCTTY, 0)
+    return b"".join(
+        (
+            b"\xbf\x11\x80\0\0",  # mov edi, CLONE_PARENT | SIGCHLD
+            b"\x31\xf6\x31\xd2\x4d\x31\xd2\x4d\x31\xc0",  # xor esi, esi; edx; r10; r8
+            b"\xb8\x38\0\0\0\x0f\x05",  # clone
+            b"\x48\x85\xc0",  # test rax, rax
+            b"\x74" + bytes((len(outside),)),  # jz, over what the process outside does
+            outside,
+            b"\xbf\1\0\0\0\xbe\x09\0\0\0\xb8\x9d\0\0\0\x0f\x05",  # prctl(PR_SET_PDEATHSIG, SIGKILL)
+            b"\xbf" + life + b"\x48\x8d\x74\x24\xf8\xba\1\0\0\0\x31\xc0\x0f\x05",  # read(life_fd, rsp - 8, 1)
+            b"\x48\x85\xc0",  # test rax, rax: 0, the end, when the parent is gone already
+            b"\x75\x0c",  # jnz, over the next two
+            b"\xbf\x09\0\0\0",  # mov edi, 9
+            b"\xb8\xe7\0\0\0\x0f\x05",  # exit_group
+            b"\xbf" + life + b"\xbe\2\0\0\0\xba\1\0\0\0\xb8\x48\0\0\0\x0f\x05",  # fcntl(life_fd, F_SETFD, 1)
+            b"\xb8\x70\0\0\0\x0f\x05",  # setsid
+            take_terminal if tty else b"",
+        )
+    )
+
+
+def _code(error_fd: int, enter: bytes = b"") -> bytes:
     """The program for x86-64; registers rdi, rsi, rdx are a system call's arguments, rax its number and result."""
     number = error_fd.to_bytes(4, "little")
-    work = b"".join(
+    work = enter + b"".join(
         (
             b"\x58",  # pop rax: argc
             b"\x48\x8b\x3c\x24",  # mov rdi, [rsp]: argv[0], the path
@@ -55,7 +97,7 @@ def _code(error_fd: int) -> bytes:
             b"\xba\1\0\0\0",  # mov edx, FD_CLOEXEC
             b"\x0f\x05",  # syscall
             b"\x85\xc0",  # test eax, eax
-            b"\x78" + bytes((len(work),)),  # js, to the exit
+            b"\x0f\x88" + len(work).to_bytes(4, "little"),  # js, to the exit
             work,
             b"\xbf\x7e\0\0\0",  # mov edi, 126
             b"\xb8\xe7\0\0\0",  # mov eax, 231 (exit_group)
@@ -77,8 +119,11 @@ def _elf(code: bytes) -> bytes:
     return header + segment + code
 
 
-def make_trampoline(error_fd: int) -> int | None:
+def make_trampoline(error_fd: int, *, life_fd: int | None = None, tty: bool = False) -> int | None:
     """A sealed memfd with the program, which reports to error_fd.
+
+    Shape:   life_fd: for a process that joins, a non-blocking pipe that ends with the parent; tty: the clone takes
+             its standard input as its terminal
 
     Returns: a close-on-exec descriptor; None on a machine that the program is not written for, or where the
              kernel does not let a memfd be executed: then the child executes the image's program itself
@@ -93,6 +138,6 @@ def make_trampoline(error_fd: int) -> int | None:
         if error.errno != _EINVAL:
             return None
         handle = syscall("memfd_create", name, flags)
-    os.write(handle, _elf(_code(error_fd)))
+    os.write(handle, _elf(_code(error_fd, b"" if life_fd is None else _enter(error_fd, life_fd, tty=tty))))
     fcntl.fcntl(handle, _F_ADD_SEALS, _SEALS)
     return handle
