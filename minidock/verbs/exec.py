@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from minidock.errors import ContainerNotRunning, UsageError
+from minidock.errors import Conflict, ContainerNotRunning, UsageError
 from minidock.runtime.attach import open_process
 from minidock.runtime.monitor import Job
 from minidock.runtime.prepare import exec_spec
@@ -81,6 +81,9 @@ def exec_(
     pidfd = open_process(found.state.pid, found.state.start_time) if found.is_running() else -1
     if pidfd < 0:
         raise ContainerNotRunning(f"Container {found.id} is not running")
+    if found.state.status == "paused":
+        os.close(pidfd)
+        raise Conflict(f"Container {found.id} is paused, unpause the container before exec")
     try:
         spec = exec_spec(found, command, env=env, workdir=workdir, user=user, privileged=privileged, tty=tty)
         session = Session(

@@ -83,6 +83,18 @@ def send_signal(container: Container, pidfd: int, number: int) -> None:
         _signal.pidfd_send_signal(pidfd, number)
     except ProcessLookupError:
         return
+    if container.state.status == "paused":
+        _thaw(container, number)
+
+
+def _thaw(container: Container, number: int) -> None:
+    """As docker does, let a paused container feel a signal that is meant to end it, and no other."""
+    stop_signal = container.light_config.stop_signal
+    deadly = number == SIGNALS["KILL"]
+    if deadly or not stop_signal or parse_signal(stop_signal) == number:
+        from minidock.runtime.userpause import thaw_for_signal
+
+        thaw_for_signal(container, deadly=deadly)
 
 
 def wait_for_record(container: Container) -> None:
