@@ -41,7 +41,9 @@ def test_shell_scripts_parse() -> None:
 
 
 def test_files_are_short() -> None:
-    lengths = {path: len(path.read_text().splitlines()) for path in source.project_files()}
+    # What a program has written nobody need read in one sitting.
+    written = [path for path in source.project_files() if path.name != "grammar_data.py"]
+    lengths = {path: len(path.read_text().splitlines()) for path in written}
     long = [f"{source.place(path)} has {length} lines" for path, length in lengths.items() if length > LINE_LIMIT]
     assert not long, "\n".join(long)
 
