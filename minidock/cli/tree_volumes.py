@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from minidock.cli.groups import container, declare, image, system, volume
-from minidock.cli.tree_images import Filter, Format, InspectFormat
+from minidock.cli.groups import app, container, declare, image, system, volume
+from minidock.cli.tree_images import Explain, Filter, Format, InspectFormat
 
 Names = Annotated[list[str], typer.Argument(metavar="VOLUME [VOLUME...]", show_default=False)]
 Force = Annotated[bool, typer.Option("--force", "-f", show_default=False, help="Do not ask")]
@@ -89,3 +89,20 @@ def system_prune(
     force: Force = False,
 ) -> None:
     """Remove stopped containers and what nothing uses."""
+
+
+@declare("cp", (app, "cp"), (container, "cp"))
+def cp(
+    source: Annotated[str, typer.Argument(metavar="CONTAINER:PATH|PATH|-", show_default=False)],
+    target: Annotated[str, typer.Argument(metavar="PATH|CONTAINER:PATH|-", show_default=False)],
+    archive: Annotated[
+        bool, typer.Option("--archive", "-a", show_default=False, help="Keep the owners when copying out")
+    ] = False,
+    follow_link: Annotated[
+        bool,
+        typer.Option("--follow-link", "-L", show_default=False, help="Follow a symlink at the source"),
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", show_default=False, help="Nothing is shown anyway")] = False,
+    explain: Explain = False,
+) -> None:
+    """Copy between a container and the host; '-' is a tar on standard input or output."""

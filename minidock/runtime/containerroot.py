@@ -1,0 +1,157 @@
+"""Work on a container's whole root, with its volumes, as a directory descriptor: what cp stands on.
+
+running   the root of its first process, held by pidfd: paths below are resolved in the container's own mounts
+stopped   its layers mounted for writing, and its volumes on them, in the mount namespace of a child, which does
+          the work and takes every mount along when it ends
+"""
+
+from __future__ import annotations
+
+import os
+
+from minidock import errors
+from minidock.errors import MinidockError, StoreError, SyscallError
+from minidock.linux.mount import MS_PRIVATE, MS_REC, clone_tree, mount
+from minidock.linux.namespaces import CLONE_NEWNS, unshare
+from minidock.linux.process import pidfd_open
+from minidock.runtime.operation import Setup
+from minidock.runtime.prepare import mounts_of
+from minidock.runtime.rootfs import BindInto, MountOverlay
+from minidock.runtime.settle import SettledLock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from minidock.runtime.spec import BindMount
+    from minidock.store.containers import Container
+
+_ROOT_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+def work_in_root(container: Container, act: Callable[[int], None]) -> None:
+    """Call act with a descriptor of the container's root; for a stopped container in a child process.
+
+    Raises: what act raises; StoreBusy, StoreCorrupt, SyscallError
+    """
+    handle = _open_running(container)
+    if handle < 0:
+        engine_fd = container.root.hold_against_engine()
+        try:
+            with SettledLock(container):
+                handle = _open_running(container)
+                if handle < 0:
+                    _work_in_child(container, act)
+                    return
+        finally:
+            if engine_fd >= 0:
+                os.close(engine_fd)
+    try:
+        act(handle)
+    except (SyscallError, BrokenPipeError):
+        raise
+    except OSError as error:
+        # What a running container changes under our hands.
+        raise SyscallError(f"copy {error.filename or ''!r}", error.errno or 5) from None
+    finally:
+        os.close(handle)
+
+
+def _open_running(container: Container) -> int:
+    """The root of a running container's first process, or -1."""
+    container.reload()
+    if not container.is_running():
+        return -1
+    try:
+        pidfd = pidfd_open(container.state.pid)
+    except SyscallError:
+        return -1
+    try:
+        handle = os.open(f"/proc/{container.state.pid}/root", _ROOT_FLAGS)
+        # The number may have gone to another process before; while the pidfd's process lives, it has not.
+        if container.is_running():
+            return handle
+        os.close(handle)
+        return -1
+    except OSError:
+        return -1
+    finally:
+        os.close(pidfd)
+
+
+def _work_in_child(container: Container, act: Callable[[int], None]) -> None:
+    layer = container.sound_layer()
+    overlay = MountOverlay(container.root.overlay_path, layer.mount_id, layer.lowers)
+    container.root.tell("mount", f"unshare --mount sh -c '{overlay.describe()}'")
+    binds = sorted(mounts_of(container)[0], key=lambda bind: bind.target.count("/"))
+    answer, tell = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if not pid:
+        status = 1
+        try:
+            os.close(answer)
+            _tell_failure(tell, lambda: _mount_and_act(overlay, binds, act))
+            status = 0
+        finally:
+            os._exit(status)
+    os.close(tell)
+    try:
+        words = b""
+        while chunk := os.read(answer, 1 << 16):
+            words += chunk
+    finally:
+        os.close(answer)
+        _, status = os.waitpid(pid, 0)
+        overlay.forget()
+    if words:
+        raise _failure(words.decode("utf-8", "surrogateescape").split("\0"))
+    if status:
+        raise StoreError(f"the process that worked on container {container.id.short} was killed")
+
+
+def _mount_and_act(overlay: MountOverlay, binds: list[BindMount], act: Callable[[int], None]) -> None:
+    setup = Setup(lambda _: None)
+    unshare(CLONE_NEWNS)
+    mount(None, b"/", None, MS_REC | MS_PRIVATE)
+    here = os.open(".", _ROOT_FLAGS)
+    overlay.execute(setup)
+    setup.root_fd = os.open(overlay.path, _ROOT_FLAGS)
+    for bind in binds:
+        source = os.fsencode(bind.source)
+        setup.held[os.fsencode(bind.target)] = clone_tree(source, recursive=bind.recursive)
+        BindInto(
+            bind.source,
+            bind.target,
+            read_only=bind.read_only,
+            recursive=bind.recursive,
+            propagation="",
+            is_directory=os.path.isdir(source),
+        ).execute(setup)
+    os.fchdir(here)
+    act(setup.root_fd)
+
+
+def _tell_failure(tell: int, work: Callable[[], None]) -> None:
+    try:
+        work()
+    except BrokenPipeError:
+        words = ["BrokenPipeError"]
+    except SyscallError as error:
+        words = ["SyscallError", error.call, str(error.errno or 5), error.hint or ""]
+    except MinidockError as error:
+        words = [type(error).__name__, error.message, error.hint or ""]
+    except OSError as error:
+        words = ["SyscallError", f"{error.filename or 'cp'}", str(error.errno or 5), ""]
+    else:
+        return
+    os.write(tell, "\0".join(words).encode("utf-8", "surrogateescape")[:60000])
+
+
+def _failure(words: list[str]) -> BaseException:
+    if words[0] == "BrokenPipeError":
+        return BrokenPipeError()
+    if words[0] == "SyscallError":
+        return SyscallError(words[1], int(words[2]), hint=words[3])
+    kind = getattr(errors, words[0], StoreError)
+    made: MinidockError = kind(words[1], hint=words[2]) if words[2] else kind(words[1])
+    return made
