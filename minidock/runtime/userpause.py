@@ -37,11 +37,11 @@ def pause_container(container: Container) -> None:
 
 
 def unpause_container(container: Container) -> None:
-    """Let a paused container go on; raises ContainerNotRunning, Conflict."""
+    """Let a paused container go on; raises Conflict."""
     with container.lock():
-        _check_running(container)
+        is_running = container.is_running()
         group = group_of(container)
-        if container.state.status != "paused" and not group.is_frozen():
+        if not is_running or (container.state.status != "paused" and not group.is_frozen()):
             raise Conflict(f"Container {container.id} is not paused")
         _record(container, "running")
         _tell(container, group, "THAWED")

@@ -83,7 +83,7 @@ def exec_(
         raise ContainerNotRunning(f"Container {found.id} is not running")
     if found.state.status == "paused":
         os.close(pidfd)
-        raise Conflict(f"Container {found.id} is paused, unpause the container before exec")
+        raise Conflict(f"Container {container} is paused, unpause the container before exec")
     try:
         spec = exec_spec(found, command, env=env, workdir=workdir, user=user, privileged=privileged, tty=tty)
         session = Session(

@@ -20,7 +20,7 @@ def pause(root: DataRoot, container: str) -> None:
 def unpause(root: DataRoot, container: str) -> None:
     """Let a paused container go on.
 
-    Raises: NoSuchContainer, ContainerNotRunning, Conflict for one that is not paused
+    Raises: NoSuchContainer, Conflict for one that is not paused
     """
     from minidock.runtime.userpause import unpause_container
 

@@ -46,10 +46,10 @@ def test_pause_and_unpause(tool: Tool) -> None:
 
 def test_what_is_not_running_cannot_be_paused(tool: Tool) -> None:
     tool.good("create", "--name", "box", BOX, "true")
-    for verb in ("pause", "unpause"):
+    for verb, word in (("pause", "running"), ("unpause", "paused")):
         done = tool(verb, "box", "nosuch")
         assert done.returncode == 1
-        assert "is not running" in done.stderr
+        assert f"is not {word}" in done.stderr
         assert "No such container: nosuch" in done.stderr
 
 
