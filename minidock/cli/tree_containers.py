@@ -90,6 +90,12 @@ HealthRetries = Annotated[
     int | None, typer.Option("--health-retries", metavar="N", help="Failures in a row that make it unhealthy (3)")
 ]
 NoHealth = Annotated[bool, typer.Option("--no-healthcheck", show_default=False, help="Run no health check at all")]
+LogDriver = Annotated[
+    str | None, typer.Option("--log-driver", metavar="DRIVER", help="'json-file' (the default) or 'none'")
+]
+LogOpt = Annotated[
+    list[str] | None, typer.Option("--log-opt", metavar="KEY=VALUE", help="max-size, max-file (repeatable)")
+]
 CidFile = Annotated[str | None, typer.Option("--cidfile", metavar="FILE", help="Write the container ID to a file")]
 Pull = Annotated[
     str, typer.Option("--pull", metavar="WHEN", help="'missing' or 'never'; there is no registry to pull from")
@@ -134,6 +140,8 @@ def run(
     cidfile: CidFile = None,
     pull: Pull = "missing",
     restart: Restart = None,
+    log_driver: LogDriver = None,
+    log_opt: LogOpt = None,
     health_cmd: HealthCmd = None,
     health_interval: HealthInterval = None,
     health_timeout: HealthTimeout = None,
@@ -204,6 +212,8 @@ def create(
     cidfile: CidFile = None,
     pull: Pull = "missing",
     restart: Restart = None,
+    log_driver: LogDriver = None,
+    log_opt: LogOpt = None,
     health_cmd: HealthCmd = None,
     health_interval: HealthInterval = None,
     health_timeout: HealthTimeout = None,

@@ -66,7 +66,7 @@ class ContainerJob(Job):
 
         root = self.container.root
         if self.log is None:
-            self.log = LogFile(self.container.log_path)
+            self.log = open_log(self.container)
         return launch(self.spec, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, trace=root.trace)
 
     def stream_log(self, name: str) -> StreamLog | None:
@@ -188,6 +188,20 @@ class ContainerJob(Job):
 def exit_path(container: Container) -> str:
     """The file that tells a waiting command how a container ended that is removed by then."""
     return f"{container.path}/{EXIT_FILE}"
+
+
+def open_log(container: Container) -> LogFile | None:
+    """The log as --log-driver and --log-opt ask for it; None for driver none. Raises UsageError."""
+    given = container.host_config.get("LogConfig")
+    kind = given.get("Type") if isinstance(given, dict) else ""
+    if kind == "none":
+        return None
+    options = given.get("Config") if isinstance(given, dict) else None
+    if not options:
+        return LogFile(container.log_path)
+    from minidock.runtime.logoptions import read_log_options
+
+    return LogFile(container.log_path, *read_log_options(options))
 
 
 def remove_stopped(container: Container) -> None:

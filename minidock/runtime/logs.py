@@ -80,16 +80,54 @@ class StreamLog:
 
 
 class LogFile:
-    """A container's log, open for appending."""
+    """A container's log, open for appending.
 
-    __slots__ = ("fd",)
+    Shape: max_bytes: a file that has come to this size makes room for a new one, 0 for never; max_files: so many
+           files are kept, the older ones as `<path>.1`, `<path>.2` and so on
+    """
 
-    def __init__(self, path: str) -> None:
-        self.fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
+    __slots__ = ("_max_bytes", "_max_files", "_path", "_size_bytes", "fd")
+
+    def __init__(self, path: str, max_bytes: int = 0, max_files: int = 1) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._max_files = max_files
+        self._open()
+
+    def _open(self) -> None:
+        self.fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
         os.fchmod(self.fd, 0o640)
+        self._size_bytes = os.fstat(self.fd).st_size if self._max_bytes else 0
 
     def write(self, data: bytes) -> None:
         """Append; on a full disk the records are lost and the container goes on, as with docker."""
+        if not self._max_bytes:
+            self._append(data)
+            return
+        for record in data.splitlines(keepends=True):
+            if self._size_bytes >= self._max_bytes:
+                self._rotate()
+            self._append(record)
+            self._size_bytes += len(record)
+
+    def _rotate(self) -> None:
+        """Source: moby daemon/logger/loggerutils/logfile.go, rotate"""
+        try:
+            for number in range(self._max_files - 1, 0, -1):
+                older = f"{self._path}.{number - 1}" if number > 1 else self._path
+                if os.path.lexists(older):
+                    os.rename(older, f"{self._path}.{number}")
+            if self._max_files == 1:
+                os.ftruncate(self.fd, 0)
+                self._size_bytes = 0
+                return
+            os.close(self.fd)
+            self._open()
+        except OSError:
+            # Without room for a new file the old one goes on.
+            self._size_bytes = 0
+
+    def _append(self, data: bytes) -> None:
         try:
             view = memoryview(data)
             while view:
@@ -180,6 +218,15 @@ def tail_offset(fd: int, records: int) -> int:
     return 0 if records else size
 
 
+def count_records(fd: int) -> int:
+    """How many records the file has."""
+    count = position = 0
+    while block := os.pread(fd, _BLOCK_BYTES, position):
+        count += block.count(b"\n")
+        position += len(block)
+    return count
+
+
 def read_records(
     fd: int, *, offset: int = 0, wait: Callable[[], bool] | None = None, join: bool = False
 ) -> Iterator[LogRecord]:
@@ -204,6 +251,25 @@ def read_records(
             rest = b""
         records = parse_records(lines) if lines else []
         yield from join_records(records) if join else records
+
+
+def newer_log(path: str, inode: int) -> str | None:
+    """The file that came after the one with this inode when the log was rotated; None when that is the newest.
+
+    Shape: inode 0, or that of a file which is not kept any more: the oldest there is
+    """
+    newer = None
+    number = 0
+    while True:
+        name = f"{path}.{number}" if number else path
+        try:
+            found = os.stat(name, follow_symlinks=False).st_ino
+        except FileNotFoundError:
+            return newer
+        if found == inode:
+            return newer
+        newer = name
+        number += 1
 
 
 # linux/inotify.h

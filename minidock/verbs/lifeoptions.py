@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def set_life(host: dict[str, Any], options: CreateOptions) -> dict[str, Any]:
-    """Put --restart into hostconfig.json's document and return it; raises UsageError."""
+    """Put --restart and --log-driver into hostconfig.json's document and return it; raises UsageError."""
     if options.restart not in ("", "no"):
         from minidock.runtime.restarts import parse_restart_policy
 
@@ -20,7 +20,26 @@ def set_life(host: dict[str, Any], options: CreateOptions) -> dict[str, Any]:
         if options.rm and policy["Name"] != "no":
             raise UsageError("Conflicting options: --restart and --rm")
         host["RestartPolicy"] = policy
+    if options.log_driver or options.log_opts:
+        host["LogConfig"] = _log_config(options.log_driver or "json-file", options.log_opts)
     return host
+
+
+def _log_config(driver: str, options: list[str]) -> dict[str, Any]:
+    if driver not in ("json-file", "none"):
+        raise UsageError(f"log driver '{driver}' is not there", hint="json-file and none are")
+    config = {}
+    for text in options:
+        key, _, value = text.partition("=")
+        config[key] = value
+    if driver == "none":
+        if config:
+            raise UsageError("invalid logging opts for driver none")
+        return {"Type": "none", "Config": {}}
+    from minidock.runtime.logoptions import read_log_options
+
+    read_log_options(config)
+    return {"Type": driver, "Config": config}
 
 
 def merge_health(image: dict[str, Any], wanted: dict[str, Any] | None) -> dict[str, Any]:

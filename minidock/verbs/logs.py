@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 
+from minidock.errors import MinidockError, UsageError
 from minidock.runtime.attach import open_process
-from minidock.runtime.logs import Growth, read_records, tail_offset
+from minidock.runtime.logs import CHANGES, GROWS, Growth, count_records, newer_log, read_records, tail_offset
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from minidock.store.containers import Container
     from minidock.store.root import DataRoot
 
 
@@ -32,32 +34,73 @@ def logs(
     Raises:  NoSuchContainer, at once and not at the first record
     """
     found = root.containers.get(container)
+    if _driver(found) == "none":
+        raise UsageError("configured logging driver does not support reading")
     state = found.state
     pidfd = open_process(state.monitor_pid, state.monitor_start_time) if follow and state.is_monitor_alive() else -1
     return _records(found.log_path, pidfd, tail, since, until, join=not timestamps)
 
 
+def _driver(container: Container) -> str:
+    try:
+        return str((container.host_config.get("LogConfig") or {}).get("Type"))
+    except (MinidockError, AttributeError):
+        # A log may well be whole where other records are damaged.
+        return ""
+
+
 def _records(
     path: str, pidfd: int, tail: int | None, since: int | None, until: int | None, *, join: bool
 ) -> Iterator[tuple[str, int, bytes]]:
+    # The directory and not the file: a log that is rotated goes on in another file of that name.
+    growth = Growth(os.path.dirname(path), pidfd, GROWS | CHANGES) if pidfd >= 0 else None
+    name, offset = _beginning(path, tail)
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except FileNotFoundError:
-        # Never started: nothing was ever written.
-        if pidfd >= 0:
-            os.close(pidfd)
-        return
-    growth = Growth(path, pidfd) if pidfd >= 0 else None
-    try:
-        offset = 0 if tail is None else tail_offset(handle, tail)
-        wait = growth.wait if growth is not None else None
-        for record in read_records(handle, offset=offset, wait=wait, join=join):
-            if since is not None and record.time_ns < since:
-                continue
-            if until is not None and record.time_ns > until:
-                return
-            yield record.stream, record.time_ns, record.data
+        while name is not None:
+            handle = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                inode = os.fstat(handle).st_ino
+                wait = _waiter(growth, path, inode) if growth is not None else None
+                for record in read_records(handle, offset=offset, wait=wait, join=join):
+                    if since is not None and record.time_ns < since:
+                        continue
+                    if until is not None and record.time_ns > until:
+                        return
+                    yield record.stream, record.time_ns, record.data
+            finally:
+                os.close(handle)
+            name, offset = newer_log(path, inode), 0
     finally:
-        os.close(handle)
         if growth is not None:
             growth.close()
+
+
+def _waiter(growth: Growth, path: str, inode: int) -> Callable[[], bool]:
+    def wait() -> bool:
+        """Wait until this file may have grown; False once it will not grow any more."""
+        return newer_log(path, inode) is None and growth.wait()
+
+    return wait
+
+
+def _beginning(path: str, tail: int | None) -> tuple[str | None, int]:
+    """The file to begin with, None when nothing was ever written, and where in it."""
+    if tail is None:
+        return newer_log(path, 0), 0
+    name, number, begun = path, 0, None
+    while True:
+        try:
+            handle = os.open(name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            return begun, 0
+        try:
+            offset = tail_offset(handle, tail)
+            if offset or not tail:
+                return name, offset
+            tail -= count_records(handle)
+        finally:
+            os.close(handle)
+        if tail <= 0:
+            return name, 0
+        number += 1
+        begun, name = name, f"{path}.{number}"

@@ -55,6 +55,8 @@ class CreateOptions:
         "label_file",
         "labels",
         "limits",
+        "log_driver",
+        "log_opts",
         "mounts",
         "name",
         "network",
@@ -106,6 +108,8 @@ class CreateOptions:
         stop_timeout: int | None = None,
         shm_size: int = DEFAULT_SHM_SIZE_BYTES,
         restart: str = "no",
+        log_driver: str = "",
+        log_opts: Sequence[str] = (),
         health: dict[str, Any] | None = None,
         limits: dict[str, Any] | None = None,
         isolation: dict[str, Any] | None = None,
@@ -140,6 +144,8 @@ class CreateOptions:
         self.stop_timeout = stop_timeout
         self.shm_size = shm_size
         self.restart = restart
+        self.log_driver = log_driver
+        self.log_opts = list(log_opts)
         self.health = health
         self.limits = dict(limits or {})
         self.isolation = dict(isolation or {})

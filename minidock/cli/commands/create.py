@@ -67,6 +67,8 @@ def create_options(options: dict[str, Any]) -> CreateOptions:
         rm=options["rm"],
         cidfile=options["cidfile"] or "",
         pull=options["pull"],
+        log_driver=options["log_driver"] or "",
+        log_opts=options["log_opt"],
         health=_health(options),
         restart=options["restart"] or "no",
         stop_signal=options["stop_signal"] or "",
