@@ -304,22 +304,6 @@ def attach(
     """Attach to a running container's streams."""
 
 
-@declare("rename", (app, "rename"), (container, "rename"))
-def rename(
-    container: One,
-    new_name: Annotated[str, typer.Argument(metavar="NEW_NAME", show_default=False)],
-) -> None:
-    """Rename a container."""
-
-
-@declare("port", (app, "port"), (container, "port"))
-def port(
-    container: One,
-    private_port: Annotated[str | None, typer.Argument(metavar="[PRIVATE_PORT[/PROTO]]", show_default=False)] = None,
-) -> None:
-    """List the published ports of a container."""
-
-
 @declare("kill", (app, "kill"), (container, "kill"))
 def kill(
     containers: Many,

@@ -1,4 +1,4 @@
-"""The commands about running containers and their limits, as they stand in the typer tree."""
+"""Further commands about containers: their limits, what runs in them, their names."""
 
 from __future__ import annotations
 
@@ -64,3 +64,19 @@ def update(
     explain: Explain = False,
 ) -> None:
     """Change limits and restart policy of containers, running or not."""
+
+
+@declare("rename", (app, "rename"), (container, "rename"))
+def rename(
+    container: One,
+    new_name: Annotated[str, typer.Argument(metavar="NEW_NAME", show_default=False)],
+) -> None:
+    """Rename a container."""
+
+
+@declare("port", (app, "port"), (container, "port"))
+def port(
+    container: One,
+    private_port: Annotated[str | None, typer.Argument(metavar="[PRIVATE_PORT[/PROTO]]", show_default=False)] = None,
+) -> None:
+    """List the published ports of a container."""
