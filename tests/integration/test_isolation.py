@@ -1,0 +1,138 @@
+"""The seccomp filter on real processes, and the options about isolation."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.integration.tool import Tool
+
+BOX = "busybox:test"
+STATUS = ("grep", "-E", "^(Seccomp|NoNewPrivs|CapEff):", "/proc/self/status")
+
+
+def facts(text: str) -> dict[str, str]:
+    return dict(line.split(":\t") for line in text.splitlines())
+
+
+def test_run_and_exec_are_filtered(tool: Tool) -> None:
+    tool.good("run", "-d", "--name", "box", BOX, "sleep", "100")
+    for words in (
+        ("run", "--rm", BOX),
+        ("exec", "box"),
+        ("exec", "-u", "1000", "box"),
+        ("exec", "--privileged", "box"),
+    ):
+        assert facts(tool.good(*words, *STATUS))["Seccomp"] == "2", words
+    assert facts(tool.good("run", "--rm", "--init", BOX, "grep", "Seccomp:", "/proc/1/status"))["Seccomp"] == "2"
+    assert "Operation not permitted" in tool("exec", "box", "busybox", "unshare", "-U", "true").stderr
+
+
+def test_unconfined_and_privileged(tool: Tool) -> None:
+    for words in (("--privileged",), ("--security-opt", "seccomp=unconfined")):
+        assert facts(tool.good("run", "--rm", *words, BOX, *STATUS))["Seccomp"] == "0"
+    assert tool("run", "--rm", "--cap-add", "SYS_ADMIN", BOX, "mount", "-t", "tmpfs", "x", "/tmp").returncode == 0
+
+
+def test_no_new_privileges(tool: Tool) -> None:
+    found = facts(tool.good("run", "--rm", "--security-opt", "no-new-privileges", "-u", "1000", BOX, *STATUS))
+    assert found == {"CapEff": "0" * 16, "NoNewPrivs": "1", "Seccomp": "2"}
+
+
+def test_a_profile_of_ones_own(tool: Tool, scratch: Path) -> None:
+    profile = scratch / "profile.json"
+    rule = {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}
+    profile.write_text(json.dumps({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]}))
+    tool.good("run", "-d", "--name", "box", "--security-opt", f"seccomp={profile}", BOX, "sleep", "100")
+    profile.unlink()
+    done = tool("exec", "box", "mkdir", "/new")
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr
+    assert tool.inspect("box")["HostConfig"]["SecurityOpt"] == [
+        'seccomp={"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mkdir","mkdirat"],'
+        '"action":"SCMP_ACT_ERRNO","errnoRet":28}]}'
+    ]
+
+
+def test_a_container_with_ptrace_sees_nothing_of_the_host_while_processes_join(tool: Tool) -> None:
+    """Everything that appears inside has the container's own capabilities and filter and is not the interpreter."""
+    watch = (
+        "while :; do for p in /proc/[0-9]*; do case $p in /proc/1|/proc/$$) continue;; esac; "
+        "case $(readlink $p/exe; cat $p/maps; grep -E 'CapPrm|Seccomp:' $p/status) in "
+        "*python*|*000001ff*|*Seccomp:?0*) echo $p >> /caught;; esac; done 2>/dev/null; done"
+    )
+    tool.good("run", "-d", "--name", "box", "--cap-add", "SYS_PTRACE", BOX, "sh", "-c", watch)
+    for _ in range(15):
+        tool.good("exec", "box", "true")
+    assert "caught" not in tool.good("exec", "box", "ls", "/")
+
+
+def test_a_process_that_joined_leads_its_session(tool: Tool) -> None:
+    tool.good("run", "-d", "--name", "box", BOX, "sleep", "100")
+    fields = tool.good("exec", "box", "sh", "-c", "cat /proc/$$/stat").rpartition(")")[2].split()
+    pid = tool.good("exec", "box", "sh", "-c", "echo $$; cut -d' ' -f4-6 /proc/$$/stat").split()
+    assert pid[0] == pid[2] == pid[3]
+    assert fields[1] == "0"
+
+
+def test_resource_limits(tool: Tool) -> None:
+    words = ("--ulimit", "nofile=100:200", "--ulimit", "core=0")
+    script = "ulimit -n; ulimit -Hn; ulimit -c"
+    tool.good("run", "-d", "--name", "box", *words, BOX, "sleep", "100")
+    for command in (("run", "--rm", *words, BOX), ("exec", "box")):
+        assert tool.good(*command, "sh", "-c", script).split() == ["100", "200", "0"]
+    assert tool.inspect("box")["HostConfig"]["Ulimits"] == [
+        {"Name": "core", "Hard": 0, "Soft": 0},
+        {"Name": "nofile", "Hard": 200, "Soft": 100},
+    ]
+
+
+def test_score_sysctls_and_devices(tool: Tool) -> None:
+    assert tool.good("run", "--rm", "--oom-score-adj", "500", BOX, "cat", "/proc/self/oom_score_adj") == "500"
+    words = ("--sysctl", "kernel.msgmax=5000", "--sysctl", "net.ipv4.ip_forward=1")
+    out = tool.good("run", "--rm", *words, BOX, "cat", "/proc/sys/kernel/msgmax", "/proc/sys/net/ipv4/ip_forward")
+    assert out.split() == ["5000", "1"]
+    device = os.stat("/dev/kmsg").st_rdev
+    tool.good("run", "-d", "--name", "box", "--device", "/dev/kmsg:/dev/log/k:rw", BOX, "sleep", "100")
+    assert tool.good("exec", "box", "stat", "-c", "%t %T", "/dev/log/k") == f"{os.major(device):x} {os.minor(device):x}"
+    assert tool("exec", "box", "sh", "-c", "exec 3>>/dev/log/k").returncode == 0
+    assert tool("run", "--rm", BOX, "sh", "-c", "mknod /k c 1 11 && exec 3>>/k").returncode != 0
+
+
+def test_namespaces_of_the_host(tool: Tool) -> None:
+    links = "for n in pid uts ipc; do readlink /proc/self/ns/$n; done"
+    out = tool.good("run", "--rm", "--pid", "host", "--uts", "host", "--ipc", "host", BOX, "sh", "-c", links)
+    assert out.split() == [os.readlink(f"/proc/self/ns/{name}") for name in ("pid", "uts", "ipc")]
+    tool.good("run", "-d", "--name", "box", "--pid", "host", BOX, "sh", "-c", "sleep 1234 & wait")
+    assert tool("exec", "box", "ls", f"/proc/{os.getpid()}").returncode == 0
+    tool.good("stop", "-t", "0", "box")
+    assert "1234" not in tool.good(
+        "run", "--rm", "--pid", "host", BOX, "sh", "-c", "cat /proc/[0-9]*/cmdline | tr '\\0' ' '"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--security-opt", "bogus"), 'Invalid --security-opt: "bogus"'),
+        (("--security-opt", "x=1"), 'invalid --security-opt 2: "x=1"'),
+        (("--security-opt", "seccomp=/nonex"), "opening seccomp profile (/nonex) failed"),
+        (("--ulimit", "foo=1"), "invalid ulimit type: foo"),
+        (("--ulimit", "nofile=3:2"), "soft limit must be less than or equal to hard limit: 3 > 2"),
+        (("--sysctl", "kernel.x=1"), "sysctl 'kernel.x=1' is not allowed"),
+        (("--sysctl", "net.x=1", "--network", "host"), "not allowed in host network namespace"),
+        (("--oom-score-adj", "5000"), "range for oom score adj is [-1000, 1000]"),
+        (("--device", "/dev/nope"), 'custom device "/dev/nope": no such file or directory'),
+        (("--device", "nope"), "nope is not an absolute path"),
+        (("--pid", "bogus"), "--pid: invalid PID mode"),
+        (("--uts", "host", "--hostname", "x"), "conflicting options: hostname and the UTS mode"),
+    ],
+)
+def test_refused_with_docker_s_words(tool: Tool, words: tuple[str, ...], message: str) -> None:
+    done = tool("run", "--rm", *words, BOX, "true")
+    assert (done.returncode, done.stdout) == (125, "")
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1
