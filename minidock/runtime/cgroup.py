@@ -265,6 +265,9 @@ class Cgroup:
             pids = self.pids()
             if not pids:
                 return
+            if self.is_frozen():
+                # On v1 a frozen process does not die.
+                self.thaw()
             for pid in pids:
                 try:
                     os.kill(pid, 9)

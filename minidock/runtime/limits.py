@@ -191,6 +191,9 @@ def _write_v2(group: Cgroup, path: str | None, controller: str, name: str, value
         raise MinidockError(f"cannot set {name}: there is no writable control group for {controller} on this host")
     mount_point = next(hierarchy.mount_point for hierarchy, _ in group.paths if hierarchy.is_v2)
     enable_controller(mount_point, path, controller, trace)
+    if name == "memory.swap.max" and not os.path.exists(f"{path}/{name}"):
+        # A kernel without swap: there is nothing to be limited.
+        return
     _write(_existing(path, name), value, trace)
 
 

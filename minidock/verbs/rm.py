@@ -32,9 +32,10 @@ def rm(root: DataRoot, container: str, *, force: bool = False, volumes: bool = F
             return
     with SettledLock(found):
         if found.is_running() or found.state.is_restarting():
-            word = "restarting" if found.state.is_restarting() else "running"
+            word = "restarting" if found.state.is_restarting() else found.state.status
+            stop = "Unpause and then stop" if word == "paused" else "Stop"
             raise ContainerRunning(
-                f"You cannot remove a {word} container {found.id}. Stop the container before attempting removal or "
+                f"You cannot remove a {word} container {found.id}. {stop} the container before attempting removal or "
                 "force remove"
             )
         _remove_groups(found)

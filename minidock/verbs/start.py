@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from minidock.errors import Conflict
 from minidock.runtime.containerjob import ContainerJob
 from minidock.runtime.prepare import container_spec, not_applied, write_etc_files
 from minidock.runtime.session import Session
@@ -40,6 +41,8 @@ def start(
     if found.state.is_restarting() and not attach:
         return None
     if found.is_running():
+        if found.state.status == "paused":
+            raise Conflict("cannot start a paused container, try unpause instead")
         return _follow(root, found, stdout_fd, stderr_fd) if attach else None
     if warn is not None and (names := not_applied(found)):
         warn(f"container {found.name} has settings that minidock keeps but does not apply: {', '.join(names)}")

@@ -80,6 +80,16 @@ def test_a_frozen_group_can_be_killed_after_thawing(group: Cgroup) -> None:
     process.stdout.close()
 
 
+def test_a_frozen_group_can_be_killed(group: Cgroup) -> None:
+    process = _member(group, "sleep", "60")
+    group.freeze()
+    assert group.is_frozen()
+    group.kill_all()
+    assert process.wait(10) == -9
+    assert process.stdout is not None
+    process.stdout.close()
+
+
 def test_groups_that_a_container_made_inside_are_removed(group: Cgroup) -> None:
     for _, path in group.paths:
         os.makedirs(path + "/own/deeper")

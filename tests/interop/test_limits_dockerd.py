@@ -143,7 +143,20 @@ def test_words_about_paused_containers_are_equal(both: tuple[Tool, Engine]) -> N
     calls: tuple[Callable[..., Any], ...] = (lambda *w: engine.docker(*w, check=False), tool)
     their_id, our_id = (call(*create).stdout.strip() for call in calls)
     try:
-        for words in ("unpause", "pause", "pause", "exec still true", "unpause", "kill", "pause", "unpause", "top"):
+        for words in (
+            "unpause",
+            "pause",
+            "pause",
+            "start",
+            "rm",
+            "exec still true",
+            "attach",
+            "unpause",
+            "kill",
+            "pause",
+            "unpause",
+            "top",
+        ):
             line = words.split() if " " in words else [words, "still"]
             theirs, ours = (call(*line) for call in calls)
             assert ours.stdout == theirs.stdout, words

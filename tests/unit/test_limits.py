@@ -89,6 +89,18 @@ def test_v2_controllers_are_enabled_from_the_root_down(scratch: Path) -> None:
     assert (group / "cgroup.subtree_control").read_text() == "", "a group with processes gives nothing on"
 
 
+def test_v2_without_swap(scratch: Path) -> None:
+    """The default of twice the memory must not fail where the kernel has no swap to limit."""
+    group = scratch / "box"
+    group.mkdir()
+    (scratch / "cgroup.controllers").write_text("memory\n")
+    (scratch / "cgroup.subtree_control").write_text("memory\n")
+    (group / "memory.max").write_text("")
+    apply_limits(Cgroup([(Hierarchy(str(scratch), "", True), str(group))]), {"Memory": 7 * MB, "MemorySwap": 14 * MB})
+    assert (group / "memory.max").read_text() == str(7 * MB)
+    assert not (group / "memory.swap.max").exists()
+
+
 @pytest.mark.parametrize("limits", [{"PidsLimit": 5}, {"MemorySwappiness": 5}, {"OomKillDisable": True}])
 def test_v2_refuses_what_it_has_not(limits: dict[str, Any], scratch: Path) -> None:
     (scratch / "box").mkdir()
