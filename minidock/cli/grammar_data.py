@@ -458,6 +458,13 @@ COMMANDS: dict[str, Spec] = {
         ),
         (),
     ),
+    "system df": (
+        "system_df",
+        (),
+        True,
+        ((("--verbose", "-v"), "verbose", "flag", False), (("--format",), "format", "text", None)),
+        (),
+    ),
     "system prune": (
         "prune",
         (("what", "system"),),

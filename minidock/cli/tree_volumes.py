@@ -106,3 +106,11 @@ def cp(
     explain: Explain = False,
 ) -> None:
     """Copy between a container and the host; '-' is a tar on standard input or output."""
+
+
+@declare("system_df", (system, "df"))
+def system_df(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", show_default=False, help="Show each thing")] = False,
+    format: Format = None,
+) -> None:
+    """Show what images, containers and volumes take on the disk."""

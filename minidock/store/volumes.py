@@ -33,8 +33,9 @@ _OWN_FILE = "minidock.json"
 
 
 class Volume:
-    """One volume. Shape: path: its directory; data_path: what is mounted; options: the engine's, from opts.json;
-    labels: None when nothing was written down about it
+    """One volume.
+
+    Shape: path: its directory; options: the engine's, from opts.json; labels: None when nothing was written down
     """
 
     __slots__ = ("created_ns", "labels", "name", "options", "path")

@@ -125,3 +125,32 @@ def test_system_prune(tool: Tool) -> None:
     assert volumes(tool) == ["named"]
     assert tool.good("images", "-q") == tool.good("ps", "-aq") == ""
     assert os.listdir(tool.root / "image/overlay2/layerdb/sha256") == []
+
+
+def test_disk_usage(tool: Tool) -> None:
+    tool.good("run", "--name", "wrote", "-v", "used:/x", BOX, "sh", "-c", "echo 1234567 > /new; rm /data/one")
+    tool.good("commit", "wrote", "second:1")
+    tool.good("run", "-d", "--name", "live", BOX, "sh", "-c", "echo 123 > /new; sleep 1000")
+    tool.good("volume", "create", "unused")
+    (data(tool, "used") / "file").write_bytes(b"x" * 3000)
+    (data(tool, "unused") / "file").write_bytes(b"x" * 1000)
+    os.link(data(tool, "unused") / "file", data(tool, "unused") / "again")
+    rows = {
+        line.split("|")[0]: line
+        for line in tool.good(
+            "system", "df", "--format", "{{.Type}}|{{.TotalCount}}|{{.Active}}|{{.Size}}|{{.Reclaimable}}"
+        ).splitlines()
+    }
+    assert rows["Images"].split("|")[1:3] == ["2", "1"]
+    # All that is left of the image in use is another's too, so docker counts it as reclaimable.
+    assert rows["Images"].endswith("(100%)")
+    assert rows["Containers"] == "Containers|2|1|12B|8B (66%)"
+    assert rows["Local Volumes"] == "Local Volumes|2|1|4kB|1kB (25%)"
+    lines = tool.good("system", "df").splitlines()
+    assert lines[0].split() == ["TYPE", "TOTAL", "ACTIVE", "SIZE", "RECLAIMABLE"]
+    details = tool.good("system", "df", "-v")
+    assert "Local Volumes space usage:\n\nVOLUME NAME   LINKS     SIZE\nunused        0         1kB\n" in details
+    (second,) = [line.split() for line in details.splitlines() if line.startswith("second")]
+    assert second[-2:] == ["8B", "0"]
+    (live,) = [line for line in details.splitlines() if line.endswith(" live")]
+    assert "4B" in live
