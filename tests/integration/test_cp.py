@@ -6,7 +6,7 @@ import io
 import os
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -191,12 +191,13 @@ def test_names_swapped_while_copying(tool: Tool, host: Path) -> None:
     out = host.parent / "out"
     done = refused = 0
     with DataRoot.open(str(tool.root)) as root:
+        actions: tuple[Callable[[], None], ...] = (
+            lambda: cp_from(root, "swap", "/swap/one", str(out)),
+            lambda: cp_to(root, str(host / "tree/below/deep"), "swap", "/swap/one"),
+            lambda: cp_to(root, str(host / "tree"), "swap", "/swap/"),
+        )
         for _ in range(150):
-            for act in (
-                lambda: cp_from(root, "swap", "/swap/one", str(out)),
-                lambda: cp_to(root, str(host / "tree/below/deep"), "swap", "/swap/one"),
-                lambda: cp_to(root, str(host / "tree"), "swap", "/swap/"),
-            ):
+            for act in actions:
                 try:
                     act()
                     done += 1

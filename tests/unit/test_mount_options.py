@@ -37,6 +37,7 @@ from minidock.formats.mountspec import (
 )
 def test_volume(text: str, source: str, target: str, read_only: bool, propagation: str) -> None:
     bind = parse_volume(text)
+    assert isinstance(bind, BindRequest)
     assert (bind.source, bind.target, bind.read_only, bind.propagation) == (source, target, read_only, propagation)
     assert bind.creates_source
 
@@ -133,7 +134,9 @@ def test_mount_bind() -> None:
 
 def test_mount_point_is_docker_s() -> None:
     # As dockerd 20.10 wrote for -v /tmp:/mnt:ro
-    assert mount_point_document(parse_volume("/tmp:/mnt:ro"), from_mount_flag=False) == {
+    bind = parse_volume("/tmp:/mnt:ro")
+    assert isinstance(bind, BindRequest)
+    assert mount_point_document(bind, from_mount_flag=False) == {
         "Source": "/tmp",
         "Destination": "/mnt",
         "RW": False,
