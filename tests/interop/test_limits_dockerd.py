@@ -165,3 +165,24 @@ def test_words_about_paused_containers_are_equal(both: tuple[Tool, Engine]) -> N
     finally:
         engine.docker("rm", "-f", "still")
         tool("rm", "-f", "still")
+
+
+def test_tables_are_equal(both: tuple[Tool, Engine]) -> None:
+    tool, engine = both
+    create = ("run", "-d", "--network", "none", "--name", "shown", "-m", "64m", BOX, "sleep", "600")
+    calls: tuple[Callable[..., Any], ...] = (lambda *w: engine.docker(*w, check=False), tool)
+    for call in calls:
+        assert call(*create).returncode == 0
+    try:
+        theirs, ours = (call("top", "shown").stdout.splitlines() for call in calls)
+        assert ours[0] == theirs[0]
+        assert ours[1].index("sleep 600") == theirs[1].index("sleep 600")
+        theirs, ours = (call("top", "shown", "-eo", "pid,args").stdout.splitlines() for call in calls)
+        assert ours[0] == theirs[0]
+        template = "{{.Name}} {{.MemUsage}} {{.NetIO}} {{.PIDs}}"
+        theirs, ours = (call("stats", "--no-stream", "--format", template, "shown").stdout.split() for call in calls)
+        # What sleep itself uses is not the same to the byte; its limit and the rest are.
+        assert ours[:1] + ours[2:] == theirs[:1] + theirs[2:]
+    finally:
+        engine.docker("rm", "-f", "shown")
+        tool("rm", "-f", "shown")
