@@ -8,7 +8,6 @@ import time
 from minidock.errors import CommandError, MinidockError, NoSuchContainer
 from minidock.runtime.logs import LogFile, StreamLog
 from minidock.runtime.monitor import Job
-from minidock.runtime.restarts import Restarts
 from minidock.runtime.settle import remove_with_volumes
 from minidock.store.containers import EXIT_FILE
 from minidock.store.containerstate import KEEP, ContainerState
@@ -18,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minidock.runtime.health import Health
     from minidock.runtime.launch import Launched
+    from minidock.runtime.restarts import Restarts
     from minidock.runtime.spec import ContainerSpec
     from minidock.store.containers import Container, ContainerLock
 
@@ -54,7 +54,7 @@ class ContainerJob(Job):
         self.exit_fd = -1
         self.request_path = container.path
         self.log: LogFile | None = None
-        self.restarts = Restarts()
+        self.restarts: Restarts | None = None
 
     def descriptors(self) -> list[int]:
         """The data root and the locks."""
@@ -139,14 +139,14 @@ class ContainerJob(Job):
                 delay_ms = self._restart_delay_ms()
                 if delay_ms is not None:
                     state.status = "restarting"
-                    self.container.record_exit(state, durable=False, restarts=self.restarts.count)
+                    self.container.record_exit(state, durable=False, restarts=self._restart_count)
                     return delay_ms
             if self.auto_remove:
                 os.write(self.exit_fd, str(exit_code).encode("ascii"))
             if self.auto_remove and asked != KEEP:
                 remove_stopped(self.container)
             else:
-                self.container.record_exit(state, on_purpose=asked is not None, restarts=self.restarts.count)
+                self.container.record_exit(state, on_purpose=asked is not None, restarts=self._restart_count)
                 if asked is not None:
                     self.container.forget_asked_end()
         except (MinidockError, OSError):
@@ -159,7 +159,17 @@ class ContainerJob(Job):
         self.container.reload()
         policy = self.container.restart_policy
         ran_ns = self.state.finished_ns - self.state.started_ns
-        return self.restarts.next_delay_ms(policy, self.state.exit_code, ran_ns) if policy else None
+        if not policy:
+            return None
+        if self.restarts is None:
+            from minidock.runtime.restarts import Restarts
+
+            self.restarts = Restarts()
+        return self.restarts.next_delay_ms(policy, self.state.exit_code, ran_ns)
+
+    @property
+    def _restart_count(self) -> int:
+        return 0 if self.restarts is None else self.restarts.count
 
     def is_wanted(self) -> bool:
         """Whether the container may still be restarted."""
@@ -179,7 +189,7 @@ class ContainerJob(Job):
         state = self.state
         state.status, state.pid = "exited", 0
         try:
-            self.container.record_exit(state, on_purpose=not self.is_wanted(), restarts=self.restarts.count)
+            self.container.record_exit(state, on_purpose=not self.is_wanted(), restarts=self._restart_count)
             self.container.forget_asked_end()
         except (MinidockError, OSError):
             return

@@ -6,7 +6,6 @@ import os
 
 from minidock.errors import MinidockError
 from minidock.runtime.attach import open_process
-from minidock.runtime.signals import WAKE
 from minidock.store.containers import ContainerLock
 
 TYPE_CHECKING = False
@@ -85,6 +84,7 @@ def end_restarts(container: Container) -> None:
     import _signal  # type: ignore[import-not-found]
 
     from minidock.runtime.logs import CHANGES, Growth
+    from minidock.runtime.signals import WAKE
 
     while container.state.is_restarting():
         monitor_fd = open_process(container.state.monitor_pid, container.state.monitor_start_time)

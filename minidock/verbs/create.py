@@ -18,7 +18,6 @@ from minidock.formats.mountspec import (
 )
 from minidock.formats.runconfig import order_run_config
 from minidock.ids import ContainerID, random_hex64
-from minidock.verbs.lifeoptions import merge_health, set_life
 from minidock.verbs.options import (
     CreateOptions,
     check_name,
@@ -252,9 +251,10 @@ def _run_document(
             "StopSignal": options.stop_signal or image.stop_signal,
         }
     )
-    health = merge_health(document, options.health)
-    if health:
-        document["Healthcheck"] = health
+    if options.health is not None:
+        from minidock.verbs.lifeoptions import merge_health
+
+        document["Healthcheck"] = merge_health(document, options.health)
     if options.stop_timeout is not None:
         document["StopTimeout"] = options.stop_timeout
     if options.stop_signal:
@@ -284,7 +284,11 @@ def _host_document(options: CreateOptions, mounts: _Mounts, network: str, isolat
     )
     document.update(options.limits)
     document.update(isolated)
-    return set_life(document, options)
+    if options.restart not in ("", "no") or options.log_driver or options.log_opts:
+        from minidock.verbs.lifeoptions import set_life
+
+        set_life(document, options)
+    return document
 
 
 def _verify_limits(options: CreateOptions) -> list[str]:

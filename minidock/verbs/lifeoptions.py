@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from minidock.verbs.options import CreateOptions
 
 
-def set_life(host: dict[str, Any], options: CreateOptions) -> dict[str, Any]:
-    """Put --restart and --log-driver into hostconfig.json's document and return it; raises UsageError."""
+def set_life(host: dict[str, Any], options: CreateOptions) -> None:
+    """Put --restart and --log-driver into hostconfig.json's document; raises UsageError."""
     if options.restart not in ("", "no"):
         from minidock.runtime.restarts import parse_restart_policy
 
@@ -22,7 +22,6 @@ def set_life(host: dict[str, Any], options: CreateOptions) -> dict[str, Any]:
         host["RestartPolicy"] = policy
     if options.log_driver or options.log_opts:
         host["LogConfig"] = _log_config(options.log_driver or "json-file", options.log_opts)
-    return host
 
 
 def _log_config(driver: str, options: list[str]) -> dict[str, Any]:
