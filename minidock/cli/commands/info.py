@@ -48,7 +48,10 @@ def _lines(facts: dict[str, Any]) -> list[str]:
     ]
     if facts["SecurityOptions"]:
         lines.append("Security Options:")
-        lines += [f" {option}" for option in facts["SecurityOptions"]]
+        for option in facts["SecurityOptions"]:
+            name, *details = option.split(",")
+            lines.append(f" {name.removeprefix('name=')}")
+            lines += [f"  {key.capitalize()}: {value}" for key, _, value in (each.partition("=") for each in details)]
     return [
         *lines,
         f"Kernel Version: {facts['KernelVersion']}",
