@@ -68,7 +68,10 @@ def test_volumes_under_both(new_engine: Callable[[], Engine], scratch: Path, bus
     docker("cp", "theirs:/rich/.", copied / "content")
     docker("cp", copied, "theirs:/into")
     assert "volume is in use" in docker("volume", "rm", "made", "named", check=False).stderr
+    usage = ("system", "df", "--format", "{{.Type}} {{.TotalCount}} {{.Active}} {{.Size}} {{.Reclaimable}}")
+    their_usage = docker(*usage).stdout.splitlines()[:3]
     engine.stop()
+    assert tool.good(*usage).splitlines() == their_usage
     containers = engine.root / "containers"
     mine, its = (points(containers / one / "config.v2.json", engine.root) for one in (ours["Id"], created))
     text = json.dumps(its, sort_keys=True).replace("named2", "named").replace("linked2", "linked")
@@ -92,6 +95,18 @@ def test_volumes_under_both(new_engine: Callable[[], Engine], scratch: Path, bus
     before = len(os.listdir(volumes))
     tool.good("rm", "-v", "theirs", "taker2")
     assert before - len(os.listdir(volumes)) == 3
+    # The prunes, in the same words: docker first, on what it made anew.
+    engine.start()
+    names = [docker("create", "rich:1", "true").stdout.strip() for _ in range(2)][::-1]
+    docker("rm", "ours", "taker")
+    assert docker("container", "prune", "-f").stdout.split("\n") == _pruned("Containers", names)
+    engine.stop()
+    names = [tool.good("create", "rich:1", "true") for _ in range(2)][::-1]
+    assert tool.good("container", "prune", "-f").split("\n") == _pruned("Containers", names)[:-1]
+
+
+def _pruned(kind: str, names: list[str]) -> list[str]:
+    return [f"Deleted {kind}:", *names, "", "Total reclaimed space: 0B", ""]
 
 
 def _plain(found: dict[str, Any]) -> dict[str, Any]:

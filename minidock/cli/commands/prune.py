@@ -110,4 +110,4 @@ def _show(pruned: Pruned) -> None:
             for line in lines:
                 write_line(line)
             write("\n")
-    write_line(f"Total reclaimed space: {human_size(pruned.reclaimed_bytes)}")
+    write_line(f"Total reclaimed space: {human_size(pruned.reclaimed_bytes, 4)}")

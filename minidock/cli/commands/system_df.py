@@ -43,14 +43,14 @@ def handle(options: dict[str, Any]) -> int:
 
 
 def _row(kind: Kind) -> Callable[[str], str]:
-    reclaimable = human_size(kind.reclaimable_bytes)
+    reclaimable = human_size(kind.reclaimable_bytes, 4)
     if kind.size_bytes > 0:
         reclaimable += f" ({kind.reclaimable_bytes * 100 // kind.size_bytes}%)"
     texts = {
         "Type": kind.name,
         "TotalCount": str(kind.total),
         "Active": str(kind.active),
-        "Size": human_size(kind.size_bytes),
+        "Size": human_size(kind.size_bytes, 4),
         "Reclaimable": reclaimable,
     }
     return texts.__getitem__
@@ -65,7 +65,7 @@ def _write_details(usage: DiskUsage) -> None:
         image = one.image
         sizes = (image.size_bytes, one.shared_bytes, image.size_bytes - one.shared_bytes)
         names = (image.repository, image.tag, short_id(image.image_id), ago(image.created_ns, now_ns))
-        rows.append([*names, *map(human_size, sizes), str(one.containers)])
+        rows.append([*names, *(human_size(size, 4) for size in sizes), str(one.containers)])
     _write_section(titles, rows)
     write("\nContainers space usage:\n\n")
     titles = ("CONTAINER ID", "IMAGE", "COMMAND", "LOCAL VOLUMES", "SIZE", "CREATED", "STATUS", "NAMES")
@@ -78,7 +78,7 @@ def _write_details(usage: DiskUsage) -> None:
     _write_section(titles, rows)
     write("\nLocal Volumes space usage:\n\n")
     rows = [
-        [volume.name, str(volume.links), human_size(volume.size_bytes) if volume.size_bytes >= 0 else "N/A"]
+        [volume.name, str(volume.links), human_size(volume.size_bytes, 4) if volume.size_bytes >= 0 else "N/A"]
         for volume in usage.volumes
     ]
     _write_section(("VOLUME NAME", "LINKS", "SIZE"), rows)
