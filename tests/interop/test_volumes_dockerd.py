@@ -97,12 +97,12 @@ def test_volumes_under_both(new_engine: Callable[[], Engine], scratch: Path, bus
     assert before - len(os.listdir(volumes)) == 3
     # The prunes, in the same words: docker first, on what it made anew.
     engine.start()
-    names = [docker("create", "rich:1", "true").stdout.strip() for _ in range(2)][::-1]
+    made = [docker("create", "rich:1", "true").stdout.strip() for _ in range(2)][::-1]
     docker("rm", "ours", "taker")
-    assert docker("container", "prune", "-f").stdout.split("\n") == _pruned("Containers", names)
+    assert docker("container", "prune", "-f").stdout.split("\n") == _pruned("Containers", made)
     engine.stop()
-    names = [tool.good("create", "rich:1", "true") for _ in range(2)][::-1]
-    assert tool.good("container", "prune", "-f").split("\n") == _pruned("Containers", names)[:-1]
+    made = [tool.good("create", "rich:1", "true") for _ in range(2)][::-1]
+    assert tool.good("container", "prune", "-f").split("\n") == _pruned("Containers", made)[:-1]
 
 
 def _pruned(kind: str, names: list[str]) -> list[str]:
