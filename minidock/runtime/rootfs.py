@@ -185,6 +185,9 @@ class MountBelow(MountTop):
 
     __slots__ = ()
 
+    def describe(self) -> str:
+        return f"mkdir -p {shell_word(os.fsdecode(self.target))} && {super().describe()}"
+
     def execute(self, setup: Setup) -> None:
         try:
             os.mkdir(self.target, 0o755)

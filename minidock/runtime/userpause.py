@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from minidock.errors import Conflict, ContainerNotRunning, MinidockError
 from minidock.runtime.cgroup import Cgroup
+from minidock.store.lock import refuse_under_engine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def group_of(container: Container) -> Cgroup:
 def pause_container(container: Container) -> None:
     """Freeze a running container; raises ContainerNotRunning, Conflict."""
     with container.lock():
+        refuse_under_engine(container.root.path)
         _check_running(container)
         group = group_of(container)
         if container.state.status == "paused":
@@ -39,6 +41,7 @@ def pause_container(container: Container) -> None:
 def unpause_container(container: Container) -> None:
     """Let a paused container go on; raises Conflict."""
     with container.lock():
+        refuse_under_engine(container.root.path)
         is_running = container.is_running()
         group = group_of(container)
         if not is_running or (container.state.status != "paused" and not group.is_frozen()):

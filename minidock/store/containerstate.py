@@ -214,6 +214,9 @@ def read_state(path: str, document: dict[str, Any]) -> ContainerState:
         # Only a wish, made at creation; an engine may have run the container since.
         recorded.auto_remove = state.auto_remove
         return recorded
+    if recorded.pid and not state.is_process_alive() and not state.is_monitor_alive():
+        # An engine has run the container since this program last did.
+        return recorded
     return state
 
 

@@ -124,6 +124,28 @@ def hold_against_engine(root_path: str) -> int:
     return handle
 
 
+class EngineKeptOut:
+    """dockerd does not run on this root, and cannot start on it, for the length of a `with` block.
+
+    Raises: StoreBusy when it has the root now
+    """
+
+    __slots__ = ("_handle", "_root_path")
+
+    def __init__(self, root_path: str) -> None:
+        self._root_path = root_path
+        self._handle = -1
+
+    def __enter__(self) -> None:
+        self._handle = hold_against_engine(self._root_path)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
+
+
 def refuse_under_engine(root_path: str) -> None:
     """Raise StoreBusy while dockerd runs on this root: for what acts on a process before it takes the lock."""
     handle = hold_against_engine(root_path)

@@ -71,6 +71,7 @@ class DataRoot:
         "_images",
         "_layers",
         "_lock_fd",
+        "_made_from",
         "_references",
         "fd",
         "image_path",
@@ -95,6 +96,7 @@ class DataRoot:
         self.stages: list[Stage] = []
         self.unsynced = False
         self.reproducible: Reproducible | None = None
+        self._made_from = ""
         self._lock_fd = self._engine_fd = -1
         self._depth = 0
         self._exclusive = False
@@ -123,7 +125,8 @@ class DataRoot:
         real = os.path.realpath(chosen or DEFAULT_ROOT)
         try:
             _refuse_foreign(real)
-            if write and (create or os.path.isdir(real)):
+            first_missing = _first_missing(real)
+            if write and (create or not first_missing):
                 make_skeleton(real)
             fd = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -138,6 +141,7 @@ class DataRoot:
             raise SyscallError(f"open data root {real}", error.errno or 5) from None
         root = cls(real, fd, writable=write, trace=trace)
         root.reproducible = reproducible
+        root._made_from = first_missing if write else ""
         try:
             if write:
                 root.sweep()
@@ -163,6 +167,8 @@ class DataRoot:
         try:
             if self.reproducible is not None and error is None:
                 self.reproducible.finish(self)
+            if self._made_from and error is not None:
+                _unmake_skeleton(self.path, self._made_from)
         finally:
             self.close()
 
@@ -341,6 +347,41 @@ def _refuse_foreign(path: str) -> None:
             f"the data root {path} belongs to Docker's containerd image store",
             hint="use another --root, and docker save to carry its images over",
         )
+
+
+def _first_missing(path: str) -> str:
+    """The topmost directory of a path that does not exist; empty if all do."""
+    missing = ""
+    while path != "/" and not os.path.isdir(path):
+        missing, path = path, os.path.dirname(path)
+    return missing
+
+
+def _unmake_skeleton(path: str, made_from: str) -> None:
+    """After a failure in a root that was made for it: take back what is empty, and nothing that anybody uses."""
+    import fcntl
+
+    lock = f"{path}/{PRIVATE_DIR}/lock"
+    try:
+        handle = os.open(lock, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.rmdir(f"{path}/{PRIVATE_DIR}/stage")
+            os.unlink(lock)
+        finally:
+            os.close(handle)
+    except OSError:
+        return
+    folders = [f"{path}/{name}".rstrip("/") for name, _ in reversed(_SKELETON)]
+    while path != made_from:
+        path = os.path.dirname(path)
+        folders.append(path)
+    for folder in folders:
+        try:
+            os.rmdir(folder)
+        except OSError:
+            # In use after all, or gone already.
+            continue
 
 
 def make_skeleton(path: str) -> None:

@@ -258,6 +258,16 @@ class _Survey:
             if image_id[7:] not in names:
                 self._fault(references.path, f"{reference} names {image_id}, which is not there")
 
+    def _look_at_volumes(self) -> None:
+        volumes = f"{self._root.path}/volumes"
+        for name in _list(volumes):
+            if name in ("metadata.db", "backingFsBlockDev"):
+                continue
+            if _size(f"{volumes}/{name}/_data") < 0:
+                self._fault(f"{volumes}/{name}/_data", "missing, the content of a volume", passing=True)
+            if _size(f"{volumes}/{name}/opts.json") == 0:
+                self._fault(f"{volumes}/{name}/opts.json", "empty, the options of a volume")
+
     def _check_image(self, path: str, name: str) -> None:
         try:
             raw = read_small(path)
@@ -284,6 +294,7 @@ class _Survey:
                 self._fault(path, f"the image's layer sha256:{chain_id.hex} is not there")
 
     def _look_at_rest(self) -> None:
+        self._look_at_volumes()
         for name in _list(f"{self._layerdb}/tmp"):
             self._fault(f"{self._layerdb}/tmp/{name}", _LEFT_OVER, passing=True)
         for name in _list(self._root.image_path):

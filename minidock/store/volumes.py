@@ -133,8 +133,14 @@ class VolumeStore:
         return Volume(name, path, labels, _read_options(path), created_ns or os.lstat(path).st_ctime_ns)
 
     def all(self) -> list[Volume]:
-        """Every volume, by name."""
-        return [self.get(name) for name in self.names()]
+        """Every whole volume, by name; a damaged one is named by DataRoot.faults()."""
+        found = []
+        for name in self.names():
+            try:
+                found.append(self.get(name))
+            except (StoreError, NoSuchVolume):
+                continue
+        return found
 
     def stage_volume(self, stage: Stage, labels: dict[str, str] | None) -> str:
         """Prepare an empty volume in a stage; its path is what publish takes."""

@@ -214,8 +214,11 @@ def _new_configs(source: Container, changes: list[str] | tuple[str, ...]) -> tup
         own["Labels"] = own["Labels"] or {}
         return own, own
     from minidock.formats.instructions import apply_changes
+    from minidock.runtime.signals import parse_signal
 
     config = order_run_config(apply_changes(own, list(changes)))
+    if config.get("StopSignal") and config["StopSignal"] != own.get("StopSignal"):
+        parse_signal(config["StopSignal"])
     return _merged(config, own), own
 
 

@@ -70,7 +70,7 @@ def info(root: DataRoot) -> dict[str, Any]:
         "SystemTime": format_time(time.time_ns()),
         "ServerVersion": __version__,
         "SecurityOptions": _security_options(),
-        "Warnings": _warnings(),
+        "Warnings": _warnings() or None,
     }
 
 

@@ -5,7 +5,8 @@ Source: moby daemon/prune.go, daemon/images/image_prune.go
 
 from __future__ import annotations
 
-from minidock.errors import MinidockError
+from minidock.errors import MinidockError, StoreBusy
+from minidock.store.lock import refuse_under_engine
 from minidock.verbs.ps import tree_size
 from minidock.verbs.rm import rm
 from minidock.verbs.rmi import rmi
@@ -52,6 +53,7 @@ class Pruned:
 
 def prune_containers(root: DataRoot, chosen: PruneFilter, pruned: Pruned | None = None) -> Pruned:
     """Remove all containers that do not run; their volumes stay."""
+    refuse_under_engine(root.path)
     pruned = pruned or Pruned()
     for container in root.containers.all():
         if container.is_running() or container.state.is_restarting():
@@ -61,6 +63,8 @@ def prune_containers(root: DataRoot, chosen: PruneFilter, pruned: Pruned | None 
         try:
             size_bytes = tree_size(f"{root.overlay_path}/{container.mount_id}/diff")
             rm(root, container.id)
+        except StoreBusy:
+            raise
         except (MinidockError, OSError):
             # Started, removed or damaged meanwhile: one that cannot go does not keep the others.
             continue
@@ -71,6 +75,7 @@ def prune_containers(root: DataRoot, chosen: PruneFilter, pruned: Pruned | None 
 
 def prune_images(root: DataRoot, chosen: PruneFilter, *, all: bool = False, pruned: Pruned | None = None) -> Pruned:
     """Remove images without a tag, or with `all` every image that no container was made from."""
+    refuse_under_engine(root.path)
     pruned = pruned or Pruned()
     sizes = layer_sizes(root)
     records: list[Record] = []
@@ -81,6 +86,8 @@ def prune_images(root: DataRoot, chosen: PruneFilter, *, all: bool = False, prun
         for name in references or [image_id.hex]:
             try:
                 rmi(root, [name], records=records)
+            except StoreBusy:
+                raise
             except MinidockError:
                 # In use, or needed by another image.
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minidock.store.lock import refuse_under_engine
 from minidock.verbs.start import start
 from minidock.verbs.stop import stop
 
@@ -16,5 +17,6 @@ def restart(root: DataRoot, container: str, *, timeout_s: int | None = None, sig
     Raises: as stop and start
     """
     found = root.containers.get(container)
+    refuse_under_engine(root.path)
     stop(root, found.id, timeout_s=timeout_s, signal=signal, keep=True)
     start(root, found.id)

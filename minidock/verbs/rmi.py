@@ -152,7 +152,7 @@ class _Removal:
             raise _Conflict(image_id, "image has dependent child images", hard=True)
         using = self._using(image_id)
         for container in using:
-            if container.is_running():
+            if container.is_running() or container.state.is_restarting():
                 reason = f"image is being used by running container {container.id[:12]}"
                 raise _Conflict(image_id, reason, hard=True, used=True)
         if force:

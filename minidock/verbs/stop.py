@@ -54,6 +54,9 @@ def stop(
 
 def ask_end(container: Container, *, keep: bool = False) -> None:
     """Before an end is brought about: neither a restart policy nor, with keep, --rm is to answer it."""
+    if not container.state.monitor_pid:
+        # An engine's container: there is no monitor of ours to answer.
+        return
     keep = keep and container.state.auto_remove
     if (keep or container.restart_policy) and (container.is_running() or container.state.is_restarting()):
         container.ask_end(keep=keep)

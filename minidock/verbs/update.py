@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minidock.errors import Conflict, MinidockError, UsageError
 from minidock.formats.containerconfig import encode_record
+from minidock.store.lock import EngineKeptOut
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def update(root: DataRoot, container: str, limits: dict[str, Any], *, restart: s
     policy = parse_restart_policy(restart) if restart else None
     warnings = verify_limits(wanted, update=True)
     found = root.containers.get(container)
-    with found.lock():
+    with found.lock(), EngineKeptOut(root.path):
         document = dict(found.host_config)
         try:
             _check_conflicts(document, wanted)

@@ -113,6 +113,9 @@ def prune_volumes(
             own = volume.labels or {}
             if volume.name in used or not (all or volume.is_anonymous) or not has_labels(own, labels):
                 continue
+            if without and volume.labels is None:
+                # Its labels, if it has any, are in the engine's own database: nobody can say that one is missing.
+                continue
             if volume.options or any(has_labels(own, [text]) for text in without):
                 continue
             try:

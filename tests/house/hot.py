@@ -41,6 +41,20 @@ SCENES: dict[str, tuple[str, ...]] = {
     "rm": ("rm", "running"),
 }
 
+# Part of the interpreter itself in Debian's build, files beside it in others.
+BUILT_IN_SOMEWHERE = {
+    "_blake2",
+    "_sha256",
+    "_sha2",
+    "_struct",
+    "_socket",
+    "binascii",
+    "fcntl",
+    "select",
+    "_random",
+    "math",
+}
+
 # None of these may be loaded by a hot command, whatever the lists say.
 FORBIDDEN = {
     *("typer", "click", "rich", "pydantic", "pyroute2", "magic", "typing", "dataclasses", "logging", "subprocess"),

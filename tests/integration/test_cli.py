@@ -175,6 +175,19 @@ def test_only_bringing_images_makes_a_root(cli: Cli, scratch: Path) -> None:
     assert not (scratch / "root").exists()
 
 
+def test_a_failed_load_takes_its_new_root_back(cli: Cli, scratch: Path) -> None:
+    (scratch / "text").write_text("no archive\n")
+    for words in (["pull-tar", str(scratch / "text")], ["load", "-i", str(scratch / "missing")]):
+        assert cli(*words).returncode == 1
+        assert not (scratch / "root").exists()
+        assert cli("--root", str(scratch / "deep/below/root"), *words).returncode == 1
+        assert not (scratch / "deep").exists()
+    # what was there before stays, an empty directory as well
+    (scratch / "root").mkdir()
+    assert cli("pull-tar", str(scratch / "text")).returncode == 1
+    assert (scratch / "root").is_dir()
+
+
 def test_inspect_tells_what_is_missing_after_the_rest(loaded: Cli) -> None:
     done = loaded("inspect", "busybox:test", "nope")
     assert done.returncode == 1

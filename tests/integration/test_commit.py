@@ -83,6 +83,14 @@ def test_a_new_image_stands_on_the_old_layers(loaded: DataRoot) -> None:
     assert (upper_of(loaded, container) / "new").read_text() == "new\n"
 
 
+def test_a_stop_signal_that_does_not_exist_is_refused(loaded: DataRoot) -> None:
+    create(loaded, "busybox:test", ["true"], CreateOptions(name="idle"))
+    with pytest.raises(UsageError, match="Invalid signal: foo"):
+        commit(loaded, "idle", "box:1", changes=["STOPSIGNAL foo"])
+    made = commit(loaded, "idle", "box:1", changes=["STOPSIGNAL SIGUSR1"])
+    assert loaded.images.get(made.image_id).config.config.stop_signal == "SIGUSR1"
+
+
 def test_nothing_changed_adds_no_layer(loaded: DataRoot) -> None:
     create(loaded, "busybox:test", ["true"], CreateOptions(name="idle"))
     base = loaded.images.resolve("busybox:test")

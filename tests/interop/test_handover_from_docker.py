@@ -33,6 +33,9 @@ UNKNOWN: dict[str, dict[str, Any]] = {
 
 WRITES = (
     ("rmi", "odd:1"), ("tag", "odd:1", "x:1"), ("rm", "ran"), ("rm", "-f", "sleeper"), ("commit", "ran"),
+    ("pause", "sleeper"), ("unpause", "sleeper"), ("update", "-m", "60m", "sleeper"), ("rename", "ran", "other"),
+    ("update", "--restart", "always", "ran"), ("restart", "-t", "0", "sleeper"), ("container", "prune", "-f"),
+    ("image", "prune", "-a", "-f"), ("volume", "prune", "-f"), ("system", "prune", "-f"), ("volume", "create", "vol"),
     ("create", BOX), ("run", "--rm", BOX, "true"), ("start", "fresh"),
 )  # fmt: skip
 

@@ -68,10 +68,13 @@ def test_network_and_privileges_change_the_plan() -> None:
 
 
 def test_cgroups_of_each_kind_of_host() -> None:
-    assert "mount -t cgroup2 -o ro,nosuid,nodev,noexec cgroup2 /sys/fs/cgroup" in _lines(_spec(), V2)
+    assert "mkdir -p /sys/fs/cgroup && mount -t cgroup2 -o ro,nosuid,nodev,noexec cgroup2 /sys/fs/cgroup" in _lines(
+        _spec(), V2
+    )
     hybrid = [line for line in _lines(_spec(), V1) if "/sys/fs/cgroup" in line]
     assert hybrid == [
-        "mount -t tmpfs -o nosuid,nodev,noexec,mode=755 tmpfs /sys/fs/cgroup",
+        "mkdir -p /sys/fs/cgroup && mount -t tmpfs -o nosuid,nodev,noexec,mode=755 tmpfs /sys/fs/cgroup",
+        "mkdir -p /sys/fs/cgroup/cpu,cpuacct && "
         "mount -t cgroup -o ro,nosuid,nodev,noexec,cpu,cpuacct cgroup /sys/fs/cgroup/cpu,cpuacct",
     ]
     assert not [line for line in _lines(_spec(), []) if "/sys/fs/cgroup" in line]

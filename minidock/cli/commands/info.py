@@ -22,7 +22,7 @@ def handle(options: dict[str, Any]) -> int:
     else:
         for line in _lines(facts):
             write_line(line)
-    for warning in facts["Warnings"] if not options["format"] else ():
+    for warning in (facts["Warnings"] or ()) if not options["format"] else ():
         write_error(warning)
     return 0
 
