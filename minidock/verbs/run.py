@@ -37,11 +37,12 @@ def run(
     stdout_fd: int = 1,
     stderr_fd: int = 2,
     warn: Callable[[str], None] | None = None,
+    created: Callable[[str], None] | None = None,
 ) -> RunResult:
     """Run a command in a new container, with its output on these descriptors.
 
     Shape:   with options.interactive stdin_fd is the command's input; with options.tty it gets a terminal of its own;
-             warn is called with each warning before the command starts
+             warn is called with each warning, and created with the container's ID, before the command starts
     Raises:  NoSuchImage, NameInUse, UsageError; CommandError 126 or 127 when the command cannot be run, and then
              the container stays as created, unless options.rm
     """
@@ -53,6 +54,8 @@ def run(
     if warn is not None:
         for warning in container.warnings:
             warn(warning)
+    if created is not None:
+        created(container.id)
     try:
         exit_code = start_container(
             container,

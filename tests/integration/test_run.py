@@ -356,3 +356,10 @@ def test_what_the_image_loses_is_told(tool: Tool, scratch: Path) -> None:
     assert done.returncode == 0
     assert done.stderr.startswith("WARNING: ")
     assert "/etc" in done.stderr
+
+
+def test_a_detached_run_tells_its_id_even_if_the_start_fails(tool: Tool) -> None:
+    done = tool("run", "-d", "--name", "failed", BOX, "no-such-program")
+    assert done.returncode == 127
+    assert done.stdout == str(tool.inspect("failed")["Id"]) + "\n"
+    assert done.stderr.count("\n") == 1 and "no-such-program" in done.stderr

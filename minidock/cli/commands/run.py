@@ -18,7 +18,7 @@ def handle(options: dict[str, Any]) -> int:
     detach = options["detach"]
     wanted = create_options(options)
     with open_root(options) as root:
-        result = run(root, options["image"], options["command"], wanted, detach=detach, warn=warn)
-    if detach:
-        write_line(result.container_id)
+        # docker prints the ID before it starts the container, so it is there when the start fails as well
+        created = write_line if detach else None
+        result = run(root, options["image"], options["command"], wanted, detach=detach, warn=warn, created=created)
     return result.exit_code or 0
