@@ -83,6 +83,10 @@ class _LateDirectory:
         self.xattrs = entry.xattrs
 
 
+# How many inodes a layer leaves to the host, and after how many entries it looks.
+_SPARE_INODES = 1024
+
+
 class LayerWriter:
     """Writes one layer's entries below the process's root directory.
 
@@ -120,6 +124,8 @@ class LayerWriter:
                 self._apply_special(entry, path)
             else:
                 self.entries += 1
+                if not self.entries % _SPARE_INODES:
+                    self._spare_inodes()
                 self._makers[entry.type](entry, path)
         except FileExistsError:
             raise BadArchive(f"{show_name(entry.name)}: the same path twice in one layer") from None
@@ -129,6 +135,15 @@ class LayerWriter:
             if isinstance(error, MinidockError):
                 raise
             raise self._explain(entry, error) from None
+
+    @staticmethod
+    def _spare_inodes() -> None:
+        """Stop a layer of countless files while the host still has inodes; raises SyscallError(ENOSPC)."""
+        status = os.statvfs(".")
+        # f_files is 0 where inodes are not limited, as on btrfs
+        if status.f_files and status.f_favail < _SPARE_INODES:
+            hint = "free some, or use a file system with more inodes"
+            raise SyscallError(f"only {status.f_favail} inodes are left", errno.ENOSPC, hint=hint)
 
     def _apply_special(self, entry: TarEntry, path: bytes) -> None:
         if not path or entry.type == tarstream.GLOBAL_PAX:

@@ -316,6 +316,17 @@ def test_no_inodes_left(scratch: Path, small_disk: Callable[[str], Path]) -> Non
     close_job(job)
 
 
+def test_the_last_inodes_are_left_to_the_host(scratch: Path, small_disk: Callable[[str], Path]) -> None:
+    base = small_disk("nr_inodes=3000")
+    job = new_job(scratch / "layer", layer_tar(*(tar_member(b"f%d" % number) for number in range(5000))))
+    os.close(job.diff_fd)
+    job.diff_fd = os.open(base, os.O_RDONLY | os.O_DIRECTORY)
+    with pytest.raises(SyscallError, match="only 9.. inodes are left"):
+        unpack_layers([job])
+    close_job(job)
+    assert os.statvfs(base).f_favail > 900
+
+
 def test_sparse_bomb_makes_holes(scratch: Path, small_disk: Callable[[str], Path]) -> None:
     base = small_disk("size=64m")
     bombs = [layer_cases.sparse_1_0(b"a", 2 << 30, [(1 << 30, b"x")]), layer_cases.sparse_gnu(b"b", 7 << 30, [])]
