@@ -1,7 +1,7 @@
 """--explain: each real step on standard error, as it happens.
 
-A line is `# kind  what`; a mount, a clone or an exec is a line for the shell, its kind in a comment behind it, so
-that the whole can be replayed.
+A line is `# kind  what`; a mount, a clone or an exec is a line for the shell, its kind in a comment behind it. Each
+says what one step does; the whole is no script, since some steps hold descriptors that a shell has not.
 """
 
 from __future__ import annotations

@@ -206,7 +206,7 @@ def test_json_layout_is_dockers() -> None:
     )
 
 
-def test_explain_lines_are_replayable(capfd: pytest.CaptureFixture[str]) -> None:
+def test_explain_lines_have_one_form(capfd: pytest.CaptureFixture[str]) -> None:
     explain.trace("mount", "mount -t overlay overlay /m")
     explain.trace("hash", "sha256(a\x1b)")
     assert capfd.readouterr().err.splitlines() == [
