@@ -16,6 +16,7 @@ from minidock.store.transaction import delete_tree, discard, is_owner_alive
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minidock.store.root import DataRoot
+    from minidock.store.transaction import Stage
 
 
 def sweep(root: DataRoot) -> list[str]:
@@ -55,6 +56,10 @@ def settle(root: DataRoot, path: str) -> None:
             kind, _, rest = name.partition("-")
             if kind in ("container", "remove"):
                 _settle_container(root, kind, rest)
+        # Their containers are gone by now.
+        volumes = [name.partition("-")[2] for name in names if name.startswith("volume-")]
+        if volumes:
+            _settle_volumes(root, own, volumes)
         images = [name.partition("-")[2] for name in names if name.startswith("image-")]
         # A child goes before its parent can, so as long as one went, the others are asked again.
         while images:
@@ -114,6 +119,14 @@ def _settle_layers(root: DataRoot, layers: list[str]) -> None:
                 root.layers.release(chain_id)
                 continue
         overlay2.delete_directory(root, cache_id)
+
+
+def _settle_volumes(root: DataRoot, stage: Stage, names: list[str]) -> None:
+    """Remove those volumes that no container uses; whoever named one meanwhile keeps it."""
+    users = root.volumes.users()
+    for name in names:
+        if name not in users and root.volumes.has(name):
+            root.volumes.remove(stage, name)
 
 
 def _delete(parent: str, name: str) -> None:

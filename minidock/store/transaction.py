@@ -7,6 +7,7 @@ removed lies in it, or is named by an empty marker file in it before the data ro
     image-<hex>                            this image is being added or removed
     container-<container_id>.<mount_id>    this container is being made
     remove-<container_id>.<mount_id>       this container is being removed
+    volume-<name>                          this volume is being removed with its container
 
 Leaving the stage in peace drops the markers; leaving it by an exception, or dying, has `recovery.settle` read
 them (at once, or at the next opening of the root for writing) and take back what nothing refers to. So a kill
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 # A directory tree is walked with one descriptor a level; below this depth its subdirectories are first moved up,
 # so that neither the descriptors nor the interpreter's stack bound the depth that can be deleted.
 _MAX_WALK_DEPTH = 100
+# And so many subdirectories are noted before the walk goes down, so that their number does not bound it either.
+_MAX_NOTED = 1000
 
 # The file system has no more room, no more inodes, or is broken: nothing that any code could have foreseen.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS, errno.EMFILE, errno.ENFILE)
@@ -174,20 +177,27 @@ def _delete_directory(parent_fd: int, name: str, depth: int, top_fd: int, queue:
 
 
 def _delete_entries(handle: int, depth: int, top_fd: int, queue: list[str]) -> bool:
-    """Delete or move away all entries of an open directory; whether there were any."""
+    """Delete or move away the entries of an open directory; False once a look at all of them has found none."""
     found = False
+    directories = []
     os.lseek(handle, 0, os.SEEK_SET)
     with os.scandir(handle) as entries:
         for entry in entries:
             found = True
             if not entry.is_dir(follow_symlinks=False):
                 os.unlink(entry.name, dir_fd=handle)
-            elif depth < _MAX_WALK_DEPTH:
-                _delete_directory(handle, entry.name, depth + 1, top_fd, queue)
-            else:
-                moved = f"deep-{os.urandom(8).hex()}"
-                os.rename(entry.name, moved, src_dir_fd=handle, dst_dir_fd=top_fd)
-                queue.append(moved)
+                continue
+            directories.append(entry.name)
+            if len(directories) == _MAX_NOTED:
+                break
+    # Only now, when the listing's own descriptor is closed.
+    for name in directories:
+        if depth < _MAX_WALK_DEPTH:
+            _delete_directory(handle, name, depth + 1, top_fd, queue)
+        else:
+            moved = f"deep-{os.urandom(8).hex()}"
+            os.rename(name, moved, src_dir_fd=handle, dst_dir_fd=top_fd)
+            queue.append(moved)
     return found
 
 
@@ -315,7 +325,7 @@ class Stage:
         return True
 
 
-MARKERS = ("layer-", "image-", "container-", "remove-")
+MARKERS = ("layer-", "image-", "container-", "remove-", "volume-")
 
 
 def discard(root: DataRoot, path: str) -> None:

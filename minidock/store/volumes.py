@@ -18,7 +18,8 @@ from minidock.errors import Conflict, FormatError, NoSuchVolume, StoreError, Sys
 from minidock.formats.containerconfig import time_of, time_text
 from minidock.formats.gojson import encode_json, parse_json
 from minidock.formats.mountspec import check_volume_name, is_volume_name
-from minidock.store.transaction import make_directory, read_small, sync_directory, write_new
+from minidock.store.overlay2 import remove_rw
+from minidock.store.transaction import make_directory, read_small, refuse_mounted, sync_directory, write_new
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -196,15 +197,6 @@ class VolumeStore:
         if using:
             raise Conflict(f"remove {name}: volume is in use - [{', '.join(using)}]")
 
-    def remove_anonymous(self, stage: Stage, names: list[str]) -> None:
-        """Take away those volumes of a removed container that no other one uses."""
-        if not names:
-            return
-        users = self.users()
-        for name in names:
-            if name not in users and self.has(name):
-                self.remove(stage, name)
-
 
 def volume_names(container: Container) -> list[str]:
     """The volumes that a container mounts, each once."""
@@ -218,12 +210,25 @@ def anonymous_names(container: Container) -> list[str]:
 
 
 def remove_with_volumes(container: Container) -> None:
-    """Remove a container and its anonymous volumes that no other one uses; the caller holds the container's lock."""
+    """Remove a container and its anonymous volumes that no other one uses; the caller holds the container's lock.
+
+    Shape:  the container's record goes last, so whoever sees it gone finds its volumes gone, too; a kill in between
+            has the next sweep finish both
+    Raises: Conflict when something is mounted below one of its directories, before anything is removed
+    """
     root = container.root
-    names = anonymous_names(container)
     with root.stage() as stage, root.lock():
-        root.containers.remove(container)
-        root.volumes.remove_anonymous(stage, names)
+        users = root.volumes.users()
+        names = [name for name in anonymous_names(container) if root.volumes.has(name)]
+        names = [name for name in names if users.get(name, []) in ([], [container.id])]
+        for name in names:
+            refuse_mounted(f"{root.volumes.path}/{name}")
+        for name in names:
+            stage.mark("volume", name)
+        remove_rw(root, stage, container.id)
+        for name in names:
+            root.volumes.remove(stage, name)
+        stage.remove_tree(container.path)
 
 
 def volume_of(point: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from minidock.ids import ChainID, ContainerID, DiffID, ImageID, random_hex64
-from minidock.store import overlay2
+from minidock.store import overlay2, volumes
 from minidock.store.root import DataRoot
 from minidock.verbs.rmi import rmi
 from minidock.verbs.tag import tag
@@ -103,6 +103,7 @@ def verify(root: DataRoot) -> dict[str, object]:
         "chains": chains,
         "containers": len(containers),
         "parents": root.images.parents(),
+        "volumes": root.volumes.names(),
     }
 
 
@@ -159,6 +160,27 @@ def prepare_container(root: DataRoot) -> None:
     add_container(root, root.layers.all()[-1])
 
 
+def prepare_volumes(root: DataRoot) -> None:
+    """A container with two volumes that nobody named and one that has a name."""
+    prepare_base(root)
+    container_id = add_container(root, root.layers.all()[-1])
+    points = {}
+    for name in ("1" * 64, "2" * 64, "named"):
+        root.volumes.create(name)
+        Path(root.volumes.path, name, "_data/file").write_text("x")
+        spec = {"Type": "volume", "Source": "named" if name == "named" else ""}
+        points[f"/{name}"] = {"Type": "volume", "Name": name, "Driver": "local", "Spec": spec}
+    record = {"ID": container_id, "Name": "/c", "Config": {}, "MountPoints": points}
+    root.write_file(f"containers/{container_id}/config.v2.json", json.dumps(record).encode())
+
+
+def remove_with_volumes(root: DataRoot) -> None:
+    """What rm -v does, and the monitor of a --rm container."""
+    container = root.containers.all()[0]
+    with container.lock():
+        volumes.remove_with_volumes(container)
+
+
 def top_chain(root: DataRoot) -> ChainID:
     chain_id = root.images.resolve("base:1").chain_id
     assert chain_id is not None
@@ -180,6 +202,7 @@ CASES: dict[str, tuple[Callable[[DataRoot], object], Callable[[DataRoot], object
         prepare_container,
         lambda root: remove_container(root, ContainerID(os.listdir(f"{root.path}/containers")[0])),
     ),
+    "rm -v": (prepare_volumes, remove_with_volumes),
 }
 
 

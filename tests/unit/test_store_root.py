@@ -236,13 +236,19 @@ def test_delete_tree_of_any_depth(scratch: Path) -> None:
         inner = deeper
     os.close(inner)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Numbers that are free below the highest one in use would add to the limit.
     highest = max(map(int, os.listdir("/proc/self/fd")))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 200, limits[1]))
+    fillers = [os.open("/dev/null", os.O_RDONLY)]
+    while fillers[-1] <= highest:
+        fillers.append(os.open("/dev/null", os.O_RDONLY))
+    # One a level for 101 levels, and a few for the moment.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (fillers[-1] + 1 + 101 + 3, limits[1]))
     try:
         transaction.delete_tree(handle, "d")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        os.close(handle)
+        for filler in (handle, *fillers):
+            os.close(filler)
     assert os.listdir(scratch) == ["f"]
 
 
