@@ -195,6 +195,8 @@ class Parser:
             place = tokens.index(sign)
             names = [token for token in tokens[:place] if token not in (",", " ")]
             tokens = tokens[place + 1 :]
+            if not names:
+                raise bad(f"unexpected {sign!r} in command")
             if not all(name.startswith("$") for name in names) or len(names) > (2 if declares == "range" else 1):
                 raise bad("bad variable declaration")
             if sign == "=":

@@ -116,6 +116,8 @@ def test_templates(template: str, expected: str) -> None:
         ("{{1x}}", "bad number syntax"),
         ("{{nil}}", "nil is not a command"),
         ("{{$y = 1}}", "undefined variable"),
+        ("{{=0}}", "unexpected"),
+        ("{{:=0}}", "unexpected"),
         ("{{if $y := .Id}}{{end}}{{$y}}", "undefined variable"),
         ("{{break}}", "outside"),
         ('{{eq 1 "1"}}', "incompatible types"),
