@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from minidock.cli import tree_isolation as isolation
+from minidock.cli import tree_life as life
 from minidock.cli import tree_limits as limit
 from minidock.cli.groups import app, container, declare
 from minidock.cli.tree_images import Explain, Filter, Format, InspectFormat, Json, NoTrunc, Reproducible
@@ -70,32 +71,6 @@ Init = Annotated[
     bool, typer.Option("--init", show_default=False, help="Run a small init that reaps and passes signals on")
 ]
 Rm = Annotated[bool, typer.Option("--rm", show_default=False, help="Remove the container when it ends")]
-Restart = Annotated[
-    str | None,
-    typer.Option("--restart", metavar="POLICY", help="'no', 'on-failure[:n]', 'always' or 'unless-stopped'"),
-]
-HealthCmd = Annotated[
-    str | None, typer.Option("--health-cmd", metavar="COMMAND", help="Shell command that tells whether it is well")
-]
-HealthInterval = Annotated[
-    str | None, typer.Option("--health-interval", metavar="SPAN", help="Time between two checks (30s)")
-]
-HealthTimeout = Annotated[
-    str | None, typer.Option("--health-timeout", metavar="SPAN", help="How long one check may take (30s)")
-]
-HealthStart = Annotated[
-    str | None, typer.Option("--health-start-period", metavar="SPAN", help="At first, failures are not counted (0s)")
-]
-HealthRetries = Annotated[
-    int | None, typer.Option("--health-retries", metavar="N", help="Failures in a row that make it unhealthy (3)")
-]
-NoHealth = Annotated[bool, typer.Option("--no-healthcheck", show_default=False, help="Run no health check at all")]
-LogDriver = Annotated[
-    str | None, typer.Option("--log-driver", metavar="DRIVER", help="'json-file' (the default) or 'none'")
-]
-LogOpt = Annotated[
-    list[str] | None, typer.Option("--log-opt", metavar="KEY=VALUE", help="max-size, max-file (repeatable)")
-]
 CidFile = Annotated[str | None, typer.Option("--cidfile", metavar="FILE", help="Write the container ID to a file")]
 Pull = Annotated[
     str, typer.Option("--pull", metavar="WHEN", help="'missing' or 'never'; there is no registry to pull from")
@@ -139,15 +114,15 @@ def run(
     label_file: LabelFile = None,
     cidfile: CidFile = None,
     pull: Pull = "missing",
-    restart: Restart = None,
-    log_driver: LogDriver = None,
-    log_opt: LogOpt = None,
-    health_cmd: HealthCmd = None,
-    health_interval: HealthInterval = None,
-    health_timeout: HealthTimeout = None,
-    health_start_period: HealthStart = None,
-    health_retries: HealthRetries = None,
-    no_healthcheck: NoHealth = False,
+    restart: life.Restart = None,
+    log_driver: life.LogDriver = None,
+    log_opt: life.LogOpt = None,
+    health_cmd: life.HealthCmd = None,
+    health_interval: life.HealthInterval = None,
+    health_timeout: life.HealthTimeout = None,
+    health_start_period: life.HealthStart = None,
+    health_retries: life.HealthRetries = None,
+    no_healthcheck: life.NoHealth = False,
     stop_signal: StopSignal = None,
     stop_timeout: StopTimeout = None,
     shm_size: ShmSize = None,
@@ -211,15 +186,15 @@ def create(
     label_file: LabelFile = None,
     cidfile: CidFile = None,
     pull: Pull = "missing",
-    restart: Restart = None,
-    log_driver: LogDriver = None,
-    log_opt: LogOpt = None,
-    health_cmd: HealthCmd = None,
-    health_interval: HealthInterval = None,
-    health_timeout: HealthTimeout = None,
-    health_start_period: HealthStart = None,
-    health_retries: HealthRetries = None,
-    no_healthcheck: NoHealth = False,
+    restart: life.Restart = None,
+    log_driver: life.LogDriver = None,
+    log_opt: life.LogOpt = None,
+    health_cmd: life.HealthCmd = None,
+    health_interval: life.HealthInterval = None,
+    health_timeout: life.HealthTimeout = None,
+    health_start_period: life.HealthStart = None,
+    health_retries: life.HealthRetries = None,
+    no_healthcheck: life.NoHealth = False,
     stop_signal: StopSignal = None,
     stop_timeout: StopTimeout = None,
     shm_size: ShmSize = None,
