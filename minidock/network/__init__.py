@@ -1,0 +1,1 @@
+"""Networks of containers: bridges and their links, addresses, firewall rules, published ports, names."""
