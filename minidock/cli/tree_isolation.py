@@ -10,9 +10,13 @@ SecurityOpt = Annotated[
     list[str] | None,
     typer.Option("--security-opt", metavar="NAME=VALUE", help="seccomp=FILE|unconfined, no-new-privileges, ..."),
 ]
-Pid = Annotated[str | None, typer.Option("--pid", metavar="MODE", help="'host': see the host's processes")]
-Ipc = Annotated[str | None, typer.Option("--ipc", metavar="MODE", help="'private', 'shareable' or 'host'")]
-Uts = Annotated[str | None, typer.Option("--uts", metavar="MODE", help="'host': keep the host's name")]
+Pid = Annotated[
+    str | None, typer.Option("--pid", metavar="MODE", help="'host' or 'container:NAME': see those processes")
+]
+Ipc = Annotated[
+    str | None, typer.Option("--ipc", metavar="MODE", help="'private', 'shareable', 'none', 'host' or 'container:NAME'")
+]
+Uts = Annotated[str | None, typer.Option("--uts", metavar="MODE", help="'host' or 'container:NAME': have that name")]
 OomScoreAdj = Annotated[
     int | None, typer.Option("--oom-score-adj", metavar="SCORE", help="-1000 to 1000: how soon memory runs out for it")
 ]

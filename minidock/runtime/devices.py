@@ -153,7 +153,7 @@ class OpenConsole(Operation):
         setup.send_console(master)
         os.close(master)
         target = make_in_root(setup.root_fd, b"/dev/console", is_directory=False)
-        mount(b"/proc/self/fd/%d" % slave, b"/proc/self/fd/%d" % target, None, MS_BIND)
+        mount(setup.name_of(slave), setup.name_of(target), None, MS_BIND)
         os.close(target)
         setup.console_fd = slave
 

@@ -17,12 +17,15 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from minidock.runtime.joined import Joins
+    from minidock.store.containers import ContainerStore
+
 # The fields of hostconfig.json that are read here.
 FIELDS = ("PidMode", "IpcMode", "UTSMode", "OomScoreAdj", "Sysctls", "Ulimits", "Devices")
 
 _S_IFBLK = 0o060000
 _NAMESPACES = {"PidMode": CLONE_NEWPID, "IpcMode": CLONE_NEWIPC, "UTSMode": CLONE_NEWUTS}
-_OWN = {"PidMode": ("",), "IpcMode": ("", "private", "shareable"), "UTSMode": ("",)}
+_OWN = {"PidMode": ("",), "IpcMode": ("", "private", "shareable", "none"), "UTSMode": ("",)}
 # Source: getrlimit(2), asm-generic/resource.h
 RESOURCES = {
     "cpu": 0, "fsize": 1, "data": 2, "stack": 3, "core": 4, "rss": 5, "nproc": 6, "nofile": 7, "memlock": 8,
@@ -36,20 +39,28 @@ _Limit = ctypes.c_uint64 * 2
 class Isolation:
     """The settings of one container.
 
-    Shape: shared: the CLONE_NEW* flags of namespaces that stay the host's; limits: (name, soft, hard), -1 no limit;
-           devices: (node, access)
+    Shape: shared: the CLONE_NEW* flags of namespaces that stay the host's; joins: those that are another container's;
+           has_shm: whether there is a /dev/shm; limits: (name, soft, hard), -1 no limit; devices: (node, access)
     """
 
-    __slots__ = ("devices", "limits", "oom_score_adj", "shared", "sysctls")
+    __slots__ = ("devices", "has_shm", "joins", "limits", "oom_score_adj", "shared", "sysctls")
 
-    def __init__(self, host: Mapping[str, Any], name: str = "") -> None:
+    def __init__(self, host: Mapping[str, Any], name: str = "", containers: ContainerStore | None = None) -> None:
         self.shared = 0
+        self.joins: Joins | None = None
         for field, flag in _NAMESPACES.items():
             mode = host.get(field) or ""
             if mode == "host":
                 self.shared |= flag
+            elif mode.startswith("container:") and containers is not None:
+                if self.joins is None:
+                    from minidock.runtime.joined import Joins
+
+                    self.joins = Joins(containers)
+                self.joins.wanted.append((flag, mode.removeprefix("container:")))
             elif mode not in _OWN[field]:
-                raise UsageError(f"container {name}: {field} {mode!r} is not supported yet")
+                raise UsageError(f"container {name}: {field} {mode!r} is not supported")
+        self.has_shm = host.get("IpcMode") != "none"
         self.oom_score_adj = int(host.get("OomScoreAdj") or 0)
         self.sysctls: dict[str, str] = dict(host.get("Sysctls") or {})
         self.limits = [(str(each["Name"]), int(each["Soft"]), int(each["Hard"])) for each in host.get("Ulimits") or ()]

@@ -7,6 +7,7 @@ import os
 from minidock.errors import MinidockError, UsageError
 from minidock.linux import capabilities
 from minidock.linux.mount import shell_word
+from minidock.linux.namespaces import CLONE_NEWPID
 from minidock.linux.process import SIGKILL, set_dumpable, set_parent_death_signal
 from minidock.runtime import devices
 from minidock.runtime.cgroup import Cgroup, hierarchies
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
+    from minidock.runtime.joined import Joined
     from minidock.trace import Trace
 
 __all__ = ("BindMount", "ContainerSpec", "ExecSpec", "Launched", "TmpfsMount", "launch")
@@ -47,7 +49,6 @@ def launch(
     """
     if not spec.argv:
         raise UsageError("no command specified")
-    mounted = hierarchies()
     mask = allowed_capabilities(spec.cap_add, spec.cap_drop, privileged=spec.privileged)
     payload = Payload(
         spec.argv,
@@ -59,9 +60,28 @@ def launch(
         seccomp_filter=spec.seccomp_filter,
         init=spec.init,
     )
+    joined: Joined | None = None
+    if spec.isolation is not None and spec.isolation.joins is not None:
+        joined = spec.isolation.joins.open()
+    try:
+        return _launch(spec, payload, mask, joined, (stdin_fd, stdout_fd, stderr_fd), trace)
+    finally:
+        if joined is not None:
+            joined.close()
+
+
+def _launch(
+    spec: ContainerSpec,
+    payload: Payload,
+    mask: int,
+    joined: Joined | None,
+    standard: tuple[int, int, int],
+    trace: Trace | None,
+) -> Launched:
+    mounted = hierarchies()
     group = Cgroup.create(spec.container_id, spec.cgroup_parent, mounted=mounted, trace=trace)
     try:
-        plan = build_plan(spec, mounted, group)
+        plan = build_plan(spec, mounted, group, joined)
         extra = spec.isolation.allowed_devices() if spec.isolation is not None else ()
         devices.restrict(group, privileged=spec.privileged, extra=extra, trace=trace)
         if spec.limits:
@@ -70,9 +90,10 @@ def launch(
             apply_limits(group, spec.limits, trace)
         if trace:
             _trace_plan(trace, spec, plan, mask)
-        exchange = Exchange(spec.tty)
+        pid_space = joined.pidfd_of(CLONE_NEWPID) if joined is not None else -1
+        exchange = Exchange(spec.tty, joins=pid_space >= 0)
         channels = Channels(
-            (stdin_fd, stdout_fd, stderr_fd), exchange.error_write, exchange.life_read, exchange.trampoline
+            standard, exchange.error_write, exchange.life_read, exchange.trampoline, joins=exchange.joins
         )
         setup = Setup(exchange.send_console)
 
@@ -87,7 +108,13 @@ def launch(
             settle(payload, setup.user, channels, setup.root_fd, setup.console_fd)
 
         try:
-            pid, pidfd, console = clone_and_settle(clone_flags(spec), exchange, work, group)
+            if pid_space >= 0 and not exchange.joins:
+                from minidock.runtime.joined import InPidNamespace
+
+                with InPidNamespace(pid_space):
+                    pid, pidfd, console = clone_and_settle(clone_flags(spec), exchange, work, group)
+            else:
+                pid, pidfd, console = clone_and_settle(clone_flags(spec), exchange, work, group)
         finally:
             _forget_merged(plan)
     except BaseException:

@@ -35,10 +35,11 @@ def filesystem_magic(fd: int) -> int:
 class Setup:
     """What the operations hand on to one another inside the child.
 
-    Shape: held: detached mounts by the target they are for; root_fd: the container's root after pivot_root
+    Shape: held: detached mounts by the target they are for; root_fd: the container's root after pivot_root;
+           descriptors_fd: the host's /proc/self/fd where the container's /proc does not show this process, else -1
     """
 
-    __slots__ = ("console_fd", "held", "null_fd", "root_fd", "send_console", "user")
+    __slots__ = ("console_fd", "descriptors_fd", "held", "null_fd", "root_fd", "send_console", "user")
 
     def __init__(self, send_console: Callable[[int], None]) -> None:
         self.send_console = send_console
@@ -46,7 +47,15 @@ class Setup:
         self.root_fd = -1
         self.null_fd = -1
         self.console_fd = -1
+        self.descriptors_fd = -1
         self.user: User | None = None
+
+    def name_of(self, fd: int) -> bytes:
+        """A path to just what a descriptor is, for calls that take no descriptor; may change the working directory."""
+        if self.descriptors_fd < 0:
+            return b"/proc/self/fd/%d" % fd
+        os.fchdir(self.descriptors_fd)
+        return b"%d" % fd
 
 
 class Operation:

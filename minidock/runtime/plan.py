@@ -50,6 +50,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from minidock.runtime.joined import Joined
+
 __all__ = ("BindMount", "ContainerSpec", "ExecSpec", "TmpfsMount", "build_plan", "clone_flags", "describe_clone")
 
 # Source: moby oci/defaults.go
@@ -97,6 +99,8 @@ def clone_flags(spec: ContainerSpec) -> int:
     flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC
     if spec.isolation is not None:
         flags &= ~spec.isolation.shared
+        if spec.isolation.joins is not None:
+            flags &= ~spec.isolation.joins.flags
     return flags if spec.network == "host" else flags | CLONE_NEWNET
 
 
@@ -106,11 +110,15 @@ def describe_clone(spec: ContainerSpec) -> str:
 
 
 def build_plan(
-    spec: ContainerSpec, mounted: Sequence[Hierarchy] | None = None, group: Cgroup | None = None
+    spec: ContainerSpec,
+    mounted: Sequence[Hierarchy] | None = None,
+    group: Cgroup | None = None,
+    joined: Joined | None = None,
 ) -> list[Operation]:
     """The operations that make a container's root.
 
-    Shape:  mounted: the host's cgroup hierarchies, looked up when not given; group: the container's own
+    Shape:  mounted: the host's cgroup hierarchies, looked up when not given; group: the container's own;
+            joined: the other containers whose namespaces it joins, None for none
     Raises: UsageError for mounts that cannot be
     """
     user_mounts = _user_mounts(spec)
@@ -119,6 +127,8 @@ def build_plan(
     plan: list[Operation] = [EnterCgroups(group)] if group is not None else []
     if spec.isolation is not None:
         plan += spec.isolation.start_operations()
+    if joined is not None:
+        plan += joined.operations()
     plan += [*_holds(user_mounts, keep=True), MakePrivate(), *_holds(user_mounts, keep=False)]
     plan += [overlay, PivotRoot(overlay.target), ResolveUser(spec.user, spec.group_add)]
     if spec.cwd != "/":
@@ -127,8 +137,8 @@ def build_plan(
         plan.append(SetHostname(spec.hostname))
     if spec.network != "host":
         plan.append(RaiseLoopback())
-    plan.append(MountTop(b"proc", b"/proc", b"proc", _SAFE))
-    plan += _dev(spec, taken)
+    plan.append(_attach_or(joined, CLONE_NEWPID, MountTop(b"proc", b"/proc", b"proc", _SAFE)))
+    plan += _dev(spec, taken, joined)
     if "/sys" not in taken:
         plan.append(MountTop(b"sysfs", b"/sys", b"sysfs", _SAFE | (0 if spec.privileged else MS_RDONLY)))
     plan.append(EnterCgroupNamespace())
@@ -171,7 +181,7 @@ def _user_mounts(spec: ContainerSpec) -> list[BindMount | TmpfsMount]:
     asked = {_clean(each.target) for each in mounts}
     if "/" in asked:
         raise UsageError("invalid mount: destination can't be '/'")
-    if not clone_flags(spec) & CLONE_NEWIPC:
+    if spec.isolation is not None and spec.isolation.shared & CLONE_NEWIPC:
         mounts += [BindMount(path, path) for path in _HOST_IPC if path not in asked and os.path.isdir(path)]
         asked.update(_HOST_IPC)
     for target, source in spec.etc_files.items():
@@ -218,7 +228,16 @@ def _user_operation(each: BindMount | TmpfsMount) -> Operation:
     )
 
 
-def _dev(spec: ContainerSpec, taken: set[str]) -> list[Operation]:
+def _attach_or(joined: Joined | None, flag: int, own: MountTop) -> Operation:
+    """What the container whose namespace of this kind is joined has at the same place, or a mount of one's own."""
+    if joined is None or joined.pidfd_of(flag) < 0:
+        return own
+    from minidock.runtime.joined import AttachHeld
+
+    return AttachHeld(own.target)
+
+
+def _dev(spec: ContainerSpec, taken: set[str], joined: Joined | None) -> list[Operation]:
     if "/dev" in taken:
         return []
     pts = b"newinstance,ptmxmode=0666,mode=0620,gid=5"
@@ -226,8 +245,10 @@ def _dev(spec: ContainerSpec, taken: set[str]) -> list[Operation]:
     mounts: list[tuple[str, Operation]] = [
         ("/dev/pts", MountBelow(b"devpts", b"/dev/pts", b"devpts", MS_NOSUID | MS_NOEXEC, pts)),
         ("/dev/mqueue", MountBelow(b"mqueue", b"/dev/mqueue", b"mqueue", _SAFE)),
-        ("/dev/shm", MountBelow(b"shm", b"/dev/shm", b"tmpfs", _SAFE, shm)),
     ]
+    if spec.isolation is None or spec.isolation.has_shm:
+        own = MountBelow(b"shm", b"/dev/shm", b"tmpfs", _SAFE, shm)
+        mounts.append(("/dev/shm", _attach_or(joined, CLONE_NEWIPC, own)))
     top = MountTop(b"tmpfs", b"/dev", b"tmpfs", MS_NOSUID | MS_STRICTATIME, b"mode=755,size=65536k")
     added = [node for node, _ in spec.isolation.devices] if spec.isolation is not None else []
     nodes = MakeDevices([*(host_devices() if spec.privileged else ()), *added])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from minidock.store.containers import Container
+    from minidock.store.containers import Container, ContainerStore
 
 _HOSTS = (
     "127.0.0.1\tlocalhost\n"
@@ -73,12 +73,13 @@ def container_spec(container: Container) -> ContainerSpec:
         cap_add=config.host_texts("CapAdd"),
         cap_drop=config.host_texts("CapDrop"),
         privileged=config.host_flag("Privileged"),
-        init=config.host_flag("Init"),
+        # as in docker: in another's pid namespace there is nothing for it to do
+        init=config.host_flag("Init") and not config.host_text("PidMode"),
         tty=config.is_tty,
         shm_size_bytes=config.host_number("ShmSize", 64 << 20),
         cgroup_parent=config.host_text("CgroupParent"),
         limits=_limits(config.host),
-        isolation=_isolation(config.host, container.name),
+        isolation=_isolation(config.host, container.name, container.root.containers),
         **_confinement(container),
     )
 
@@ -92,13 +93,13 @@ def _limits(host: dict[str, Any]) -> dict[str, Any]:
     return limits_of(host)
 
 
-def _isolation(host: dict[str, Any], name: str) -> Any:
+def _isolation(host: dict[str, Any], name: str, containers: ContainerStore | None = None) -> Any:
     """The rarer settings, None for a container that has none of them."""
     if not (any(map(host.get, _ISOLATION_FIELDS)) or host.get("IpcMode") not in _OWN_IPC):
         return None
     from minidock.runtime.isolation import Isolation
 
-    return Isolation(host, name)
+    return Isolation(host, name, containers)
 
 
 def _confinement(container: Container) -> dict[str, Any]:

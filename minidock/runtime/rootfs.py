@@ -152,6 +152,17 @@ class PivotRoot(Operation):
         setup.root_fd = os.open("/", PATH_DIRECTORY | os.O_CLOEXEC)
 
 
+def open_top(root_fd: int, path: bytes) -> int:
+    """A directory to mount on, made if it is missing, never reached through a symlink; raises SyscallError."""
+    try:
+        return open_in_root(root_fd, path, PATH_DIRECTORY, resolve=NO_LINKS)
+    except SyscallError as error:
+        if error.errno != errno.ENOENT:
+            raise
+    os.mkdir(path, 0o755)
+    return open_in_root(root_fd, path, PATH_DIRECTORY, resolve=NO_LINKS)
+
+
 class MountTop(Operation):
     """Mount a kernel file system on a directory of the image's root, never through a symlink."""
 
@@ -168,13 +179,7 @@ class MountTop(Operation):
         return describe_mount(self.source, self.target, self.fstype, self.flags, self.data)
 
     def execute(self, setup: Setup) -> None:
-        try:
-            handle = open_in_root(setup.root_fd, self.target, PATH_DIRECTORY, resolve=NO_LINKS)
-        except SyscallError as error:
-            if error.errno != errno.ENOENT:
-                raise
-            os.mkdir(self.target, 0o755)
-            handle = open_in_root(setup.root_fd, self.target, PATH_DIRECTORY, resolve=NO_LINKS)
+        handle = open_top(setup.root_fd, self.target)
         os.fchdir(handle)
         os.close(handle)
         mount(self.source, b".", self.fstype, self.flags, self.data)
@@ -268,7 +273,7 @@ class BindInto(Operation):
         tree_fd = setup.held[self.target]
         attach_tree(tree_fd, target_fd)
         os.close(target_fd)
-        here = b"/proc/self/fd/%d" % tree_fd
+        here = setup.name_of(tree_fd)
         if self.propagation:
             mount(None, here, None, PROPAGATION[self.propagation])
         if self.read_only:
@@ -306,7 +311,7 @@ class MountTmpfs(Operation):
         mount(b"tmpfs", b".", b"tmpfs", self.flags, self.data or None)
         if mode >= 0:
             handle = open_in_root(setup.root_fd, self.target, PATH_DIRECTORY)
-            os.chmod(b"/proc/self/fd/%d" % handle, mode)
+            os.chmod(setup.name_of(handle), mode)
             os.close(handle)
 
 

@@ -172,7 +172,7 @@ class MaskPath(Operation):
         if setup.null_fd < 0:
             setup.null_fd = open_null(setup.root_fd)
         try:
-            mount(b"/proc/self/fd/%d" % setup.null_fd, self.path, None, MS_BIND)
+            mount(setup.name_of(setup.null_fd), self.path, None, MS_BIND)
         except SyscallError as error:
             if error.errno == errno.ENOTDIR:
                 mount(b"tmpfs", self.path, b"tmpfs", MS_RDONLY)

@@ -127,7 +127,7 @@ def create(root: DataRoot, image: str, command: list[str], options: CreateOption
         )
     mounts = _Mounts(options)
     warnings = _verify_limits(options)
-    isolated = _isolated(options, network, warnings)
+    isolated = _isolated(root, options, network, warnings)
     with root.lock():
         found = find_image(root, image, pull=options.pull)
         container_id = ContainerID(random_hex64())
@@ -303,13 +303,19 @@ def _verify_limits(options: CreateOptions) -> list[str]:
     return warnings
 
 
-def _isolated(options: CreateOptions, network: str, warnings: list[str]) -> dict[str, Any]:
+def _isolated(root: DataRoot, options: CreateOptions, network: str, warnings: list[str]) -> dict[str, Any]:
     """The fields of hostconfig.json about security and isolation, and more warnings; raises UsageError."""
     if not options.isolation:
         return {}
     from minidock.verbs.isolation import host_fields, limit_warnings
 
-    fields = host_fields(options.isolation, network=network, hostname=options.hostname, privileged=options.privileged)
+    fields = host_fields(
+        options.isolation,
+        root.containers,
+        network=network,
+        hostname=options.hostname,
+        privileged=options.privileged,
+    )
     warnings += limit_warnings(fields.get("Ulimits", ()))
     return fields
 

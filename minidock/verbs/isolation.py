@@ -9,6 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from minidock.store.containers import ContainerStore
+
 # Source: docker/cli opts/opts.go, ValidateSysctl
 _SYSCTLS = (
     *("kernel.msgmax", "kernel.msgmnb", "kernel.msgmni", "kernel.sem", "kernel.shmall", "kernel.shmmax"),
@@ -18,11 +20,13 @@ _SYSCTL_PREFIXES = ("net.", "fs.mqueue.")
 _UNLIMITED = 0xFFFFFFFFFFFFFFFF
 
 
-def host_fields(words: Mapping[str, Any], *, network: str, hostname: str, privileged: bool) -> dict[str, Any]:
+def host_fields(
+    words: Mapping[str, Any], containers: ContainerStore, *, network: str, hostname: str, privileged: bool
+) -> dict[str, Any]:
     """The fields for what was asked.
 
     Shape:  words: option names with underscores, lists of texts, texts or None
-    Raises: UsageError with docker's words
+    Raises: UsageError with docker's words; NoSuchContainer
     """
     fields: dict[str, Any] = {}
     if options := words.get("security_opt"):
@@ -31,8 +35,8 @@ def host_fields(words: Mapping[str, Any], *, network: str, hostname: str, privil
         fields["SecurityOpt"] = read_security_options(options) + (["label=disable"] if privileged else [])
     for option, field in (("pid", "PidMode"), ("ipc", "IpcMode"), ("uts", "UTSMode")):
         if mode := words.get(option):
-            fields[field] = _namespace(option, mode)
-    if fields.get("UTSMode") == "host" and hostname:
+            fields[field] = _namespace(option, mode, containers)
+    if fields.get("UTSMode") and hostname:
         raise UsageError("conflicting options: hostname and the UTS mode")
     if words.get("oom_score_adj") is not None:
         score = int(words["oom_score_adj"])
@@ -64,12 +68,14 @@ def limit_warnings(limits: Sequence[Mapping[str, Any]]) -> list[str]:
     return warnings
 
 
-def _namespace(option: str, mode: str) -> str:
-    if mode == "host" or (option == "ipc" and mode in ("private", "shareable")):
+def _namespace(option: str, mode: str, containers: ContainerStore) -> str:
+    if mode == "host" or (option == "ipc" and mode in ("private", "shareable", "none")):
         return mode
-    if mode.startswith("container:"):
-        raise UsageError(f"--{option} {mode}: joining another container's namespace is not supported yet")
-    raise UsageError(f"--{option}: invalid {option.upper()} mode")
+    if mode.startswith("container:") and (option == "ipc" or mode.count(":") == 1 and not mode.endswith(":")):
+        from minidock.runtime.joined import resolve_mode
+
+        return resolve_mode(containers, option, mode)
+    raise UsageError(f"Invalid IPC mode: {mode}" if option == "ipc" else f"--{option}: invalid {option.upper()} mode")
 
 
 def _sysctl(text: str, network: str, fields: Mapping[str, Any]) -> tuple[str, str]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -22,23 +23,44 @@ BINDS = (
     *("-v", f"{PROBE}:/probe.py:ro"),
 )
 CALLS = ("/usr/bin/python3", "-I", "-S", "/probe.py")
+IDENTITY = re.compile("[0-9a-f]{64}")
 STATUS = ("grep", "-E", "^(Cap|Seccomp|NoNewPrivs|Groups)", "/proc/self/status")
 
 
+class Both:
+    """docker and minidock, told the same words. Called, both must succeed, and what each printed comes back."""
+
+    def __init__(self, dockerd: Any, tool: Tool) -> None:
+        self.dockerd = dockerd
+        self.tool = tool
+
+    def __call__(self, *words: str) -> tuple[str, str]:
+        return self.dockerd.docker(*words).stdout, self.tool.good(*words) + "\n"
+
+    def refusals(self, *words: str) -> tuple[tuple[int, str], tuple[int, str]]:
+        """Each one's exit code, and its message without what surrounds it and without IDs."""
+        theirs, ours = self.dockerd.docker(*words, check=False), self.tool(*words)
+        assert theirs.stdout == ours.stdout == ""
+        lines = [line for line in theirs.stderr.splitlines() if "rror" in line or line.startswith("docker: ")]
+        told = [line for line in lines if not line.startswith("time=")][0]
+        told = told.removeprefix("docker: ").removeprefix("Error response from daemon: ").removesuffix(".")
+        own = (
+            ours.stderr.splitlines()[0].removeprefix("minidock: ").removesuffix(" (minidock ps -a lists what there is)")
+        )
+        return (theirs.returncode, IDENTITY.sub("ID", told)), (ours.returncode, IDENTITY.sub("ID", own))
+
+
 @pytest.fixture(scope="module")
-def both(dockerd: Any, session_scratch: Path, busybox_layer: bytes) -> Iterator[Any]:
-    """Run the same words with both; returns what each printed."""
+def both(dockerd: Any, session_scratch: Path, busybox_layer: bytes) -> Iterator[Both]:
+    """Both with the same image."""
     archive = builders.docker_archive(
         session_scratch / "isolation.tar", builders.ImageSpec([busybox_layer], tags=[BOX])
     )
     dockerd.docker("load", "-i", archive)
     tool = Tool(session_scratch / "isolation-root", archive)
 
-    def run(*words: str) -> tuple[str, str]:
-        return dockerd.docker(*words).stdout, tool.good(*words) + "\n"
-
-    yield run
-    for words in (("rm", "-f", "seen"), ("rmi", "-f", BOX)):
+    yield Both(dockerd, tool)
+    for words in (("rm", "-f", "seen", "giver", "keeper", "still", "guest"), ("rmi", "-f", BOX)):
         dockerd.docker(*words, check=False)
     tool.close()
 
@@ -54,7 +76,7 @@ def both(dockerd: Any, session_scratch: Path, busybox_layer: bytes) -> Iterator[
         ("--security-opt", "seccomp=unconfined"),
     ],
 )
-def test_calls(both: Any, words: tuple[str, ...]) -> None:
+def test_calls(both: Both, words: tuple[str, ...]) -> None:
     theirs, ours = both("run", "--rm", "--network", "none", *BINDS, *words, BOX, *CALLS)
     assert len(theirs.splitlines()) > 500
     assert ours.splitlines() == theirs.splitlines()
@@ -70,13 +92,13 @@ def test_calls(both: Any, words: tuple[str, ...]) -> None:
         ("--security-opt", "seccomp=unconfined"),
     ],
 )
-def test_sets(both: Any, words: tuple[str, ...]) -> None:
+def test_sets(both: Both, words: tuple[str, ...]) -> None:
     theirs, ours = both("run", "--rm", "--network", "none", *words, BOX, *STATUS)
     print(f"docker {words}:\n{theirs}minidock:\n{ours}")
     assert ours == theirs
 
 
-def test_exec(both: Any) -> None:
+def test_exec(both: Both) -> None:
     both("run", "-d", "--name", "seen", "--network", "none", *BINDS, BOX, "sleep", "1000")
     theirs, ours = both("exec", "seen", *CALLS)
     assert ours.splitlines() == theirs.splitlines()
@@ -95,7 +117,7 @@ def test_exec(both: Any) -> None:
         ("--uts", "host"),
     ],
 )
-def test_settings(both: Any, words: tuple[str, ...]) -> None:
+def test_settings(both: Both, words: tuple[str, ...]) -> None:
     script = (
         "ulimit -n; ulimit -Hn; ulimit -c; cat /proc/self/oom_score_adj /proc/sys/kernel/msgmax; "
         "cat /proc/sys/net/ipv4/ip_forward; ls -l /dev | grep -c .; ls -ln /dev/k 2>&1 | cut -c1-40; "
@@ -103,3 +125,39 @@ def test_settings(both: Any, words: tuple[str, ...]) -> None:
     )
     theirs, ours = both("run", "--rm", "--network", "none", *words, BOX, "sh", "-c", script)
     assert ours == theirs
+
+
+def test_in_the_namespaces_of_another(both: Both) -> None:
+    """What a container sees there, what is put on record, and what docker says where it cannot be."""
+    for options in (("--name", "giver", "--ipc", "shareable"), ("--name", "keeper")):
+        both("run", "-d", *options, "--network", "none", BOX, "sleep", "1000")
+    both("create", "--name", "still", "--network", "none", BOX, "true")
+    modes = ("--pid", "container:giver", "--ipc", "container:giver")
+    both("run", "--rm", "--network", "none", "--ipc", "container:giver", BOX, "sh", "-c", "echo word > /dev/shm/note")
+    script = (
+        "tr '\\0' ' ' < /proc/1/cmdline; mount | grep -e ' /proc' -e mqueue -e ' /dev/shm' | sort; ls -n /dev; "
+        "[ $$ != 1 ] && echo joined; ls /dev/shm /proc/1/root; [ $PPID = 0 ] && echo no parent"
+    )
+    asked: list[tuple[str, ...]] = [modes, modes[:2], modes[2:], (*modes, "--init"), ("--ipc", "none")]
+    for words in asked:
+        theirs, ours = both("run", "--rm", "--network", "none", *words, BOX, "sh", "-c", script)
+        assert ours == theirs, words
+    both("create", "--name", "guest", "--network", "none", *modes, BOX, "true")
+    theirs, ours = both("inspect", "--format", "{{.HostConfig.PidMode}} {{.HostConfig.IpcMode}}", "guest")
+    assert [word[:10] for word in ours.split()] == [word[:10] for word in theirs.split()] == ["container:"] * 2
+    assert len(ours) == len(theirs)
+    assert_refusals_are_equal(both)
+    both("rm", "-f", "giver", "keeper", "still", "guest")
+
+
+def assert_refusals_are_equal(both: Both) -> None:
+    """Modes that cannot be, with their exit codes and words."""
+    asked = [("--ipc", "container:keeper")]
+    for mode in ("container:nope", "container:", "container", "container:still", "bogus"):
+        asked += [("--pid", mode), ("--ipc", mode)]
+    for option, mode in asked:
+        theirs, ours = both.refusals("run", "--rm", "--network", "none", option, mode, BOX, "true")
+        assert ours == theirs, (option, mode)
+    for option in ("--pid", "--ipc"):
+        theirs, ours = both.refusals("create", "--network", "none", option, "container:nope", BOX, "true")
+        assert ours == theirs, option
