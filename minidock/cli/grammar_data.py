@@ -52,6 +52,7 @@ COMMANDS: dict[str, Spec] = {
         (),
         False,
         (
+            (("--attach", "-a"), "attach", "list", None),
             (("--interactive", "-i"), "interactive", "flag", False),
             (("--tty", "-t"), "tty", "flag", False),
             (("--rm",), "rm", "flag", False),
@@ -126,6 +127,7 @@ COMMANDS: dict[str, Spec] = {
         False,
         (
             (("--detach", "-d"), "detach", "flag", False),
+            (("--detach-keys",), "detach_keys", "text", None),
             (("--interactive", "-i"), "interactive", "flag", False),
             (("--tty", "-t"), "tty", "flag", False),
             (("--env", "-e"), "env", "list", None),
@@ -224,6 +226,7 @@ COMMANDS: dict[str, Spec] = {
             (("--until",), "until", "text", None),
             (("--tail", "-n"), "tail", "text", "all"),
             (("--timestamps", "-t"), "timestamps", "flag", False),
+            (("--details",), "details", "flag", False),
         ),
         (("container", 1, False),),
     ),
@@ -291,6 +294,9 @@ COMMANDS: dict[str, Spec] = {
         False,
         (
             (("--detach", "-d"), "detach", "flag", False),
+            (("--attach", "-a"), "attach", "list", None),
+            (("--sig-proxy",), "sig_proxy", "flag", True),
+            (("--detach-keys",), "detach_keys", "text", None),
             (("--interactive", "-i"), "interactive", "flag", False),
             (("--tty", "-t"), "tty", "flag", False),
             (("--rm",), "rm", "flag", False),
@@ -377,6 +383,7 @@ COMMANDS: dict[str, Spec] = {
         (
             (("--attach", "-a"), "attach", "flag", False),
             (("--interactive", "-i"), "interactive", "flag", False),
+            (("--detach-keys",), "detach_keys", "text", None),
             (("--explain",), "explain", "flag", False),
         ),
         (("containers", 1, True),),

@@ -71,6 +71,14 @@ Init = Annotated[
     bool, typer.Option("--init", show_default=False, help="Run a small init that reaps and passes signals on")
 ]
 Rm = Annotated[bool, typer.Option("--rm", show_default=False, help="Remove the container when it ends")]
+Attach = Annotated[
+    list[str] | None,
+    typer.Option("--attach", "-a", metavar="STREAM", help="Attach to STDIN, STDOUT or STDERR (repeatable)"),
+]
+SigProxy = Annotated[bool, typer.Option("--sig-proxy", help="Pass signals on to the container")]
+KeysToDetach = Annotated[
+    str | None, typer.Option("--detach-keys", metavar="KEYS", help="Keys that detach (ctrl-p,ctrl-q)")
+]
 CidFile = Annotated[str | None, typer.Option("--cidfile", metavar="FILE", help="Write the container ID to a file")]
 Pull = Annotated[
     str, typer.Option("--pull", metavar="WHEN", help="'missing' or 'never'; there is no registry to pull from")
@@ -89,6 +97,9 @@ def run(
     detach: Annotated[
         bool, typer.Option("--detach", "-d", show_default=False, help="Run in the background and print the ID")
     ] = False,
+    attach: Attach = None,
+    sig_proxy: SigProxy = True,
+    detach_keys: KeysToDetach = None,
     interactive: Interactive = False,
     tty: Tty = False,
     rm: Rm = False,
@@ -161,6 +172,7 @@ def run(
 def create(
     image: Image,
     command: CommandWords = None,
+    attach: Attach = None,
     interactive: Interactive = False,
     tty: Tty = False,
     rm: Rm = False,
@@ -238,6 +250,7 @@ def start(
     interactive: Annotated[
         bool, typer.Option("--interactive", "-i", show_default=False, help="Connect standard input")
     ] = False,
+    detach_keys: KeysToDetach = None,
     explain: Explain = False,
 ) -> None:
     """Start stopped containers."""
@@ -267,64 +280,12 @@ def restart(
     """Stop containers and start them again."""
 
 
-@declare("attach", (app, "attach"), (container, "attach"))
-def attach(
-    container: One,
-    no_stdin: Annotated[bool, typer.Option("--no-stdin", show_default=False, help="Keep one's own input")] = False,
-    sig_proxy: Annotated[bool, typer.Option("--sig-proxy", help="Pass signals on to the container")] = True,
-    detach_keys: Annotated[
-        str | None, typer.Option("--detach-keys", metavar="KEYS", help="Keys that detach (ctrl-p,ctrl-q)")
-    ] = None,
-) -> None:
-    """Attach to a running container's streams."""
-
-
 @declare("kill", (app, "kill"), (container, "kill"))
 def kill(
     containers: Many,
     signal: Annotated[str, typer.Option("--signal", "-s", metavar="SIGNAL", help="Signal to send")] = "KILL",
 ) -> None:
     """Send a signal to running containers."""
-
-
-@declare("wait", (app, "wait"), (container, "wait"))
-def wait(containers: Many) -> None:
-    """Wait until containers end and print their exit codes."""
-
-
-@declare("exec", (app, "exec"), (container, "exec"), interspersed=False)
-def exec_(
-    container: One,
-    command: Annotated[list[str], typer.Argument(metavar="COMMAND [ARG...]", show_default=False)],
-    detach: Annotated[bool, typer.Option("--detach", "-d", show_default=False, help="Run in the background")] = False,
-    interactive: Interactive = False,
-    tty: Tty = False,
-    env: Env = None,
-    env_file: EnvFile = None,
-    workdir: Workdir = None,
-    user: User = None,
-    privileged: Privileged = False,
-    explain: Explain = False,
-) -> None:
-    """Run a further command in a running container."""
-
-
-@declare("logs", (app, "logs"), (container, "logs"))
-def logs(
-    container: One,
-    follow: Annotated[bool, typer.Option("--follow", "-f", show_default=False, help="Go on as output comes")] = False,
-    since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="From this time on: RFC 3339, seconds, or '42m'")
-    ] = None,
-    until: Annotated[
-        str | None, typer.Option("--until", metavar="TIME", help="Up to this time: RFC 3339, seconds, or '42m'")
-    ] = None,
-    tail: Annotated[str, typer.Option("--tail", "-n", metavar="LINES", help="Only the last lines")] = "all",
-    timestamps: Annotated[
-        bool, typer.Option("--timestamps", "-t", show_default=False, help="Show each line's time")
-    ] = False,
-) -> None:
-    """Show a container's output."""
 
 
 @declare("rm", (app, "rm"), (container, "rm"), (container, "remove"))

@@ -1,4 +1,4 @@
-"""Further commands about containers: their limits, what runs in them, their names."""
+"""Further commands about containers: what runs in them and what it says, their limits, their names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,19 @@ import typer
 
 from minidock.cli import tree_limits as limit
 from minidock.cli.groups import app, container, declare
-from minidock.cli.tree_containers import Many, One
+from minidock.cli.tree_containers import (
+    Env,
+    EnvFile,
+    Interactive,
+    KeysToDetach,
+    Many,
+    One,
+    Privileged,
+    SigProxy,
+    Tty,
+    User,
+    Workdir,
+)
 from minidock.cli.tree_images import Explain, Format, NoTrunc
 
 Some = Annotated[list[str] | None, typer.Argument(metavar="[CONTAINER...]", show_default=False)]
@@ -80,3 +92,57 @@ def port(
     private_port: Annotated[str | None, typer.Argument(metavar="[PRIVATE_PORT[/PROTO]]", show_default=False)] = None,
 ) -> None:
     """List the published ports of a container."""
+
+
+@declare("attach", (app, "attach"), (container, "attach"))
+def attach(
+    container: One,
+    no_stdin: Annotated[bool, typer.Option("--no-stdin", show_default=False, help="Keep one's own input")] = False,
+    sig_proxy: SigProxy = True,
+    detach_keys: KeysToDetach = None,
+) -> None:
+    """Attach to a running container's streams."""
+
+
+@declare("wait", (app, "wait"), (container, "wait"))
+def wait(containers: Many) -> None:
+    """Wait until containers end and print their exit codes."""
+
+
+@declare("exec", (app, "exec"), (container, "exec"), interspersed=False)
+def exec_(
+    container: One,
+    command: Annotated[list[str], typer.Argument(metavar="COMMAND [ARG...]", show_default=False)],
+    detach: Annotated[bool, typer.Option("--detach", "-d", show_default=False, help="Run in the background")] = False,
+    detach_keys: KeysToDetach = None,
+    interactive: Interactive = False,
+    tty: Tty = False,
+    env: Env = None,
+    env_file: EnvFile = None,
+    workdir: Workdir = None,
+    user: User = None,
+    privileged: Privileged = False,
+    explain: Explain = False,
+) -> None:
+    """Run a further command in a running container."""
+
+
+@declare("logs", (app, "logs"), (container, "logs"))
+def logs(
+    container: One,
+    follow: Annotated[bool, typer.Option("--follow", "-f", show_default=False, help="Go on as output comes")] = False,
+    since: Annotated[
+        str | None, typer.Option("--since", metavar="TIME", help="From this time on: RFC 3339, seconds, or '42m'")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option("--until", metavar="TIME", help="Up to this time: RFC 3339, seconds, or '42m'")
+    ] = None,
+    tail: Annotated[str, typer.Option("--tail", "-n", metavar="LINES", help="Only the last lines")] = "all",
+    timestamps: Annotated[
+        bool, typer.Option("--timestamps", "-t", show_default=False, help="Show each line's time")
+    ] = False,
+    details: Annotated[
+        bool, typer.Option("--details", show_default=False, help="Show what --log-opt labels and env added")
+    ] = False,
+) -> None:
+    """Show a container's output."""

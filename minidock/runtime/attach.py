@@ -132,7 +132,8 @@ class Attachment:
     """Runs until the container ends or the user detaches.
 
     Shape: input_fd: the write end of the container's input pipe, or the console with a terminal, -1 without input;
-           stdin_fd: what is copied there, -1 for nothing; console_fd: the container's console, -1 without
+           stdin_fd: what is copied there, -1 for nothing; console_fd: the container's console, -1 without;
+           input_only: no output is wanted, so that the end of the input is the end of it all
     """
 
     __slots__ = (
@@ -141,6 +142,7 @@ class Attachment:
         "console_fd",
         "control_fd",
         "input_fd",
+        "input_only",
         "pidfd",
         "reports",
         "signals",
@@ -149,7 +151,15 @@ class Attachment:
     )
 
     def __init__(
-        self, reports: Reports, signals: Signals, *, control_fd: int, pidfd: int, stdin_fd: int, input_fd: int
+        self,
+        reports: Reports,
+        signals: Signals,
+        *,
+        control_fd: int,
+        pidfd: int,
+        stdin_fd: int,
+        input_fd: int,
+        input_only: bool = False,
     ) -> None:
         self.reports = reports
         self.signals = signals
@@ -157,6 +167,7 @@ class Attachment:
         self.pidfd = pidfd
         self.stdin_fd = stdin_fd
         self.input_fd = input_fd
+        self.input_only = input_only
         self.console_fd = -1
         self.terminal_fd = -1
         self._pending = b""
@@ -206,6 +217,9 @@ class Attachment:
                         self._end_input(poll)
                     else:
                         self._write_input(poll)
+            if self.input_only and self.stdin_fd < 0:
+                os.write(self.control_fd, b"d")
+                return None
 
     def _read_report(self) -> int | None:
         while True:

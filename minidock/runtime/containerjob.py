@@ -71,7 +71,7 @@ class ContainerJob(Job):
 
     def stream_log(self, name: str) -> StreamLog | None:
         """The json-file log."""
-        return None if self.log is None else StreamLog(name, self.log.write)
+        return None if self.log is None else StreamLog(name, self.log.write, self.log.attributes)
 
     def started(self, launched: Launched) -> None:
         """Publish the running state, and let others work on the container."""
@@ -209,9 +209,9 @@ def open_log(container: Container) -> LogFile | None:
     options = given.get("Config") if isinstance(given, dict) else None
     if not options:
         return LogFile(container.log_path)
-    from minidock.runtime.logoptions import read_log_options
+    from minidock.runtime.logoptions import attributes_of, read_log_options
 
-    return LogFile(container.log_path, *read_log_options(options))
+    return LogFile(container.log_path, *read_log_options(options), attributes=attributes_of(container, options))
 
 
 def remove_stopped(container: Container) -> None:

@@ -36,12 +36,13 @@ def encode_text(data: bytes) -> str:
 
 
 class StreamLog:
-    """One stream's way into the log: bytes in, records out, an unfinished line kept back."""
+    """One stream's way into the log: bytes in, records out, an unfinished line kept back; attributes as in LogFile."""
 
-    __slots__ = ("_piece_time", "_rest", "name", "write")
+    __slots__ = ("_attributes", "_piece_time", "_rest", "name", "write")
 
-    def __init__(self, name: str, write: Callable[[bytes], None]) -> None:
+    def __init__(self, name: str, write: Callable[[bytes], None], attributes: str = "") -> None:
         self.name = name
+        self._attributes = attributes
         self.write = write
         self._rest = b""
         self._piece_time = ""
@@ -76,19 +77,21 @@ class StreamLog:
             self._rest = b""
 
     def _record(self, text: bytes, stamp: str) -> str:
-        return f'{{"log":"{encode_text(text)}","stream":"{self.name}","time":"{stamp}"}}\n'
+        return f'{{"log":"{encode_text(text)}","stream":"{self.name}",{self._attributes}"time":"{stamp}"}}\n'
 
 
 class LogFile:
     """A container's log, open for appending.
 
-    Shape: max_bytes: a file that has come to this size makes room for a new one, 0 for never; max_files: so many
-           files are kept, the older ones as `<path>.1`, `<path>.2` and so on
+    Shape: attributes: what each record carries besides, `"attrs":{…},` or nothing; max_bytes: a file that has
+           come to this size makes room for a new one, 0 for never; max_files: so many files are kept, the older ones as
+           `<path>.1`, `<path>.2` and so on
     """
 
-    __slots__ = ("_max_bytes", "_max_files", "_path", "_size_bytes", "fd")
+    __slots__ = ("_max_bytes", "_max_files", "_path", "_size_bytes", "attributes", "fd")
 
-    def __init__(self, path: str, max_bytes: int = 0, max_files: int = 1) -> None:
+    def __init__(self, path: str, max_bytes: int = 0, max_files: int = 1, attributes: str = "") -> None:
+        self.attributes = attributes
         self._path = path
         self._max_bytes = max_bytes
         self._max_files = max_files
@@ -137,12 +140,17 @@ class LogFile:
 
 
 class LogRecord:
-    """One record read back. Shape: stream `stdout` or `stderr`; data with its newline unless the line goes on"""
+    """One record read back.
 
-    __slots__ = ("data", "stream", "time_ns")
+    Shape: stream `stdout` or `stderr`; data with its newline unless the line goes on; attributes as
+           written, None without
+    """
 
-    def __init__(self, stream: str, time_ns: int, data: bytes) -> None:
+    __slots__ = ("attributes", "data", "stream", "time_ns")
+
+    def __init__(self, stream: str, time_ns: int, data: bytes, attributes: dict[str, Any] | None = None) -> None:
         self.stream = stream
+        self.attributes = attributes
         self.time_ns = time_ns
         self.data = data
 
@@ -156,7 +164,7 @@ def parse_record(line: bytes) -> LogRecord | None:
 
 
 def _record_of(value: Any) -> LogRecord:
-    return LogRecord(str(value["stream"]), parse_time(value["time"]), value["log"].encode("utf-8", "replace"))
+    return _records_of([value])[0]
 
 
 def parse_records(lines: list[bytes]) -> list[LogRecord]:
@@ -179,7 +187,8 @@ def _records_of(values: list[Any]) -> list[LogRecord]:
         if value["time"] != text:
             text = value["time"]
             time_ns = parse_time(text)
-        records.append(LogRecord(str(value["stream"]), time_ns, value["log"].encode("utf-8", "replace")))
+        data = value["log"].encode("utf-8", "replace")
+        records.append(LogRecord(str(value["stream"]), time_ns, data, value.get("attrs")))
     return records
 
 

@@ -16,11 +16,24 @@ if TYPE_CHECKING:
 class Session:
     """Starts a job under a monitor, and stays with it when attached.
 
-    Shape: opens_stdin: the process gets an input; interactive: the caller's input is copied there;
+    Shape: opens_stdin: the process gets an input; interactive: the caller's input is copied there; stdout_fd and
+           stderr_fd: -1 for an output that is not wanted; without both, attached means until the input has ended;
+           sig_proxy: signals are passed on; detach_keys: on a terminal, empty for docker's own;
            after_fork: called once the monitor exists, to let go of what is now the monitor's
     """
 
-    __slots__ = ("after_fork", "attach", "interactive", "job", "opens_stdin", "stderr_fd", "stdin_fd", "stdout_fd")
+    __slots__ = (
+        "after_fork",
+        "attach",
+        "detach_keys",
+        "interactive",
+        "job",
+        "opens_stdin",
+        "sig_proxy",
+        "stderr_fd",
+        "stdin_fd",
+        "stdout_fd",
+    )
 
     def __init__(
         self,
@@ -32,21 +45,25 @@ class Session:
         stdin_fd: int = 0,
         stdout_fd: int = 1,
         stderr_fd: int = 2,
+        sig_proxy: bool = True,
+        detach_keys: bytes = b"",
         after_fork: Callable[[], None] | None = None,
     ) -> None:
         self.job = job
-        self.attach = attach
         self.interactive = interactive and attach and opens_stdin
+        self.attach = attach and (self.interactive or max(stdout_fd, stderr_fd) >= 0)
         self.opens_stdin = opens_stdin
         self.stdin_fd = stdin_fd
         self.stdout_fd = stdout_fd
         self.stderr_fd = stderr_fd
+        self.sig_proxy = sig_proxy
+        self.detach_keys = detach_keys
         self.after_fork = after_fork
 
     def run(self) -> int | None:
         """Start the process, and wait for it when attached.
 
-        Returns: its exit code; None when detached, from the beginning or by ctrl-p ctrl-q
+        Returns: its exit code; None when detached, from the beginning or by the detach keys
         Raises:  what kept it from starting; BrokenPipeError when the caller's output is closed
         """
         report_read, report_write = os.pipe2(os.O_CLOEXEC)
@@ -57,7 +74,7 @@ class Session:
             if not self.attach:
                 self._run_detached(streams, reports)
                 return None
-            with Signals() as signals:
+            with Signals(passed_on=self.sig_proxy) as signals:
                 return self._run_attached(streams, reports, signals, control_write)
         finally:
             os.close(control_write)
@@ -91,7 +108,7 @@ class Session:
             attachment.close()
 
     def _run_on_terminal(self, streams: Streams, reports: Reports, signals: Signals, control_write: int) -> int | None:
-        from minidock.runtime.tty import DetachKeys, is_terminal, make_raw, restore
+        from minidock.runtime.tty import DETACH_KEYS, DetachKeys, is_terminal, make_raw, restore
 
         handover = self._prepare_terminal(streams)
         size_fd = self.stdout_fd if is_terminal(self.stdout_fd) else self.stdin_fd
@@ -104,7 +121,8 @@ class Session:
             attachment = self._attach(reports, signals, control_write, -1)
             try:
                 console_fd = receive_descriptor(handover)
-                attachment.use_console(console_fd, size_fd, DetachKeys() if attributes is not None else None)
+                keys = DetachKeys(self.detach_keys or DETACH_KEYS) if attributes is not None else None
+                attachment.use_console(console_fd, size_fd, keys)
                 return attachment.run()
             finally:
                 attachment.close()
@@ -122,6 +140,7 @@ class Session:
             pidfd=open_process(pid, ticks),
             stdin_fd=self.stdin_fd if self.interactive else -1,
             input_fd=input_fd,
+            input_only=max(self.stdout_fd, self.stderr_fd) < 0,
         )
 
     def _fork(self, streams: Streams) -> None:

@@ -231,17 +231,16 @@ def _run_document(
     if workdir and not workdir.startswith("/"):
         raise UsageError(f"the working directory '{workdir}' is invalid, it needs to be an absolute path")
     labels = {**image.labels, **read_labels(options.labels, options.label_file)}
-    attached = options.attach
     document.update(
         {
             "Hostname": options.hostname or (os.uname().nodename if options.network == "host" else container_id.short),
             "User": options.user or image.user,
-            "AttachStdin": attached and options.interactive,
-            "AttachStdout": attached,
-            "AttachStderr": attached,
+            "AttachStdin": options.attaches("stdin"),
+            "AttachStdout": options.attaches("stdout"),
+            "AttachStderr": options.attaches("stderr"),
             "Tty": options.tty,
             "OpenStdin": options.interactive,
-            "StdinOnce": attached and options.interactive,
+            "StdinOnce": options.attach and options.interactive,
             "Env": merge_env(image.env, read_env(options.env, options.env_file)),
             "Cmd": cmd,
             "Image": name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from minidock.errors import Conflict, ContainerNotRunning, UsageError
+from minidock.errors import CommandError, Conflict, ContainerNotRunning, UsageError
 from minidock.runtime.attach import open_process
 from minidock.runtime.monitor import Job
 from minidock.runtime.prepare import exec_spec
@@ -62,19 +62,24 @@ def exec_(
     tty: bool = False,
     interactive: bool = False,
     detach: bool = False,
+    detach_keys: str = "",
     stdin_fd: int = 0,
     stdout_fd: int = 1,
     stderr_fd: int = 2,
-) -> int:
+) -> int | None:
     """Run a command in a running container, with its output on these descriptors.
 
-    Returns: its exit code, 0 when detached
+    Shape:   detach_keys as in attach
+    Returns: its exit code, 0 when detached; None when the user detached by the detach keys
     Raises:  NoSuchContainer, ContainerNotRunning; CommandError 126 or 127 when the command cannot be run
     """
     if tty and interactive and not detach and not os.isatty(stdin_fd):
         raise UsageError("the input device is not a TTY")
+    keys = _keys(detach_keys)
     if workdir and not workdir.startswith("/"):
-        raise UsageError(f"the working directory '{workdir}' is invalid, it needs to be an absolute path")
+        raise CommandError(
+            f"the working directory '{workdir}' is invalid, it needs to be an absolute path", exit_code=126
+        )
     found = root.containers.get(container)
     if found.state.is_restarting():
         raise ContainerNotRunning(f"Container {found.id} is restarting, wait until the container is running")
@@ -94,7 +99,17 @@ def exec_(
             stdin_fd=stdin_fd,
             stdout_fd=stdout_fd,
             stderr_fd=stderr_fd,
+            detach_keys=keys,
         )
-        return session.run() or 0
+        code = session.run()
+        return 0 if detach else code
     finally:
         os.close(pidfd)
+
+
+def _keys(detach_keys: str) -> bytes:
+    if not detach_keys:
+        return b""
+    from minidock.runtime.tty import parse_detach_keys
+
+    return parse_detach_keys(detach_keys)

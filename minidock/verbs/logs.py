@@ -11,6 +11,7 @@ from minidock.runtime.logs import CHANGES, GROWS, Growth, count_records, newer_l
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
     from minidock.store.containers import Container
     from minidock.store.root import DataRoot
@@ -25,11 +26,14 @@ def logs(
     since: int | None = None,
     until: int | None = None,
     timestamps: bool = False,
+    details: bool = False,
 ) -> Iterator[tuple[str, int, bytes]]:
     """The records of a container's log, oldest first.
 
-    Shape:   yields (`stdout` or `stderr`, time_ns, bytes); tail: only the last so many; follow: go on until the
-             container ends; without timestamps, lines of one stream and one moment may come as one
+    Shape:   yields (`stdout` or `stderr`, time_ns, bytes); details: each begins with what --log-opt labels and env have
+             added to it, `key=value,…` and a blank, as docker shows them; tail: only the last so many; follow:
+             go on until the container ends; without timestamps and details, lines of one stream and one moment may
+             come as one
     Units:   since and until nanoseconds since 1970
     Raises:  NoSuchContainer, at once and not at the first record
     """
@@ -38,7 +42,7 @@ def logs(
         raise UsageError("configured logging driver does not support reading")
     state = found.state
     pidfd = open_process(state.monitor_pid, state.monitor_start_time) if follow and state.is_monitor_alive() else -1
-    return _records(found.log_path, pidfd, tail, since, until, join=not timestamps)
+    return _records(found.log_path, pidfd, tail, since, until, details=details, join=not (timestamps or details))
 
 
 def _driver(container: Container) -> str:
@@ -50,7 +54,7 @@ def _driver(container: Container) -> str:
 
 
 def _records(
-    path: str, pidfd: int, tail: int | None, since: int | None, until: int | None, *, join: bool
+    path: str, pidfd: int, tail: int | None, since: int | None, until: int | None, *, details: bool, join: bool
 ) -> Iterator[tuple[str, int, bytes]]:
     # The directory and not the file: a log that is rotated goes on in another file of that name.
     growth = Growth(os.path.dirname(path), pidfd, GROWS | CHANGES) if pidfd >= 0 else None
@@ -66,13 +70,24 @@ def _records(
                         continue
                     if until is not None and record.time_ns > until:
                         return
-                    yield record.stream, record.time_ns, record.data
+                    data = _details(record.attributes) + record.data if details else record.data
+                    yield record.stream, record.time_ns, data
             finally:
                 os.close(handle)
             name, offset = newer_log(path, inode), 0
     finally:
         if growth is not None:
             growth.close()
+
+
+def _details(attributes: dict[str, Any] | None) -> bytes:
+    """Source: moby api/server/httputils/write_log_stream.go, attrsByteSlice"""
+    from urllib.parse import quote_plus
+
+    if not isinstance(attributes, dict):
+        return b" "
+    words = [f"{quote_plus(key)}={quote_plus(str(attributes[key]))}" for key in sorted(attributes)]
+    return ",".join(words).encode("utf-8", "replace") + b" "
 
 
 def _waiter(growth: Growth, path: str, inode: int) -> Callable[[], bool]:

@@ -35,7 +35,8 @@ class CreateOptions:
            env, env_file, labels, volumes, mounts, tmpfs, cap_add, cap_drop, group_add as typed, one string each;
            entrypoint None: the image's, "": none; network "none" or "host"; pull "missing" or "never", both of
            which never reach for a registry; limits: fields of hostconfig.json such as Memory, those that are set;
-           isolation: the words that verbs.isolation reads, those that are given
+           isolation: the words that verbs.isolation reads, those that are given; streams: what -a names, none for
+           both outputs
     """
 
     __slots__ = (
@@ -68,6 +69,7 @@ class CreateOptions:
         "shm_size",
         "stop_signal",
         "stop_timeout",
+        "streams",
         "tmpfs",
         "tty",
         "user",
@@ -114,6 +116,7 @@ class CreateOptions:
         limits: dict[str, Any] | None = None,
         isolation: dict[str, Any] | None = None,
         attach: bool = True,
+        streams: Sequence[str] = (),
     ) -> None:
         self.name = name
         self.env = list(env)
@@ -150,6 +153,13 @@ class CreateOptions:
         self.limits = dict(limits or {})
         self.isolation = dict(isolation or {})
         self.attach = attach
+        self.streams = list(streams)
+
+    def attaches(self, stream: str) -> bool:
+        """Whether `stdin`, `stdout` or `stderr` is attached; without a list of streams both outputs are."""
+        if stream == "stdin":
+            return self.attach and (self.interactive or stream in self.streams)
+        return self.attach and (not self.streams or stream in self.streams)
 
 
 def check_name(name: str) -> str:

@@ -7,7 +7,7 @@ import os
 from minidock.errors import MinidockError, UsageError
 from minidock.verbs.create import create
 from minidock.verbs.options import CreateOptions
-from minidock.verbs.start import start_container
+from minidock.verbs.start import ALREADY_RUNNING, parse_keys, start_container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,17 +36,28 @@ def run(
     stdin_fd: int = 0,
     stdout_fd: int = 1,
     stderr_fd: int = 2,
+    sig_proxy: bool = True,
+    detach_keys: str = "",
     warn: Callable[[str], None] | None = None,
     created: Callable[[str], None] | None = None,
 ) -> RunResult:
     """Run a command in a new container, with its output on these descriptors.
 
     Shape:   with options.interactive stdin_fd is the command's input; with options.tty it gets a terminal of its own;
-             warn is called with each warning, and created with the container's ID, before the command starts
+             with options.streams only those of the three are attached; sig_proxy passes signals on; detach_keys as in
+             attach; warn is called with each warning before the command starts, and so is created with the container's
+             ID where it is run detached or no output is attached
     Raises:  NoSuchImage, NameInUse, UsageError; CommandError 126 or 127 when the command cannot be run, and then
              the container stays as created, unless options.rm
     """
     options = options or CreateOptions()
+    keys = parse_keys(detach_keys)
+    if detach and options.streams:
+        raise UsageError("Conflicting options: -a and -d")
+    outputs = (stdout_fd if options.attaches("stdout") else -1), (stderr_fd if options.attaches("stderr") else -1)
+    if options.tty and outputs[0] < 0:
+        # A terminal has one output.
+        outputs = (stdout_fd if outputs[1] >= 0 else -1), -1
     if options.tty and options.interactive and not detach and not os.isatty(stdin_fd):
         raise UsageError("the input device is not a TTY")
     options.attach = not detach
@@ -54,22 +65,22 @@ def run(
     if warn is not None:
         for warning in container.warnings:
             warn(warning)
-    if created is not None:
+    if created is not None and (detach or max(outputs) < 0):
         created(container.id)
     try:
         exit_code = start_container(
             container,
             attach=not detach,
             interactive=options.interactive,
-            stdin_fd=stdin_fd,
-            stdout_fd=stdout_fd,
-            stderr_fd=stderr_fd,
+            fds=(stdin_fd, *outputs),
+            keys=keys,
+            sig_proxy=sig_proxy,
         )
     except MinidockError as error:
         if options.rm:
             _remove(container.id, root, error)
         raise
-    return RunResult(container.id, exit_code)
+    return RunResult(container.id, None if exit_code is ALREADY_RUNNING else exit_code)
 
 
 def _remove(container_id: str, root: DataRoot, error: MinidockError) -> None:

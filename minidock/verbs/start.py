@@ -28,36 +28,67 @@ def start(
     stdin_fd: int = 0,
     stdout_fd: int = 1,
     stderr_fd: int = 2,
+    sig_proxy: bool = True,
+    detach_keys: str = "",
     warn: Callable[[str], None] | None = None,
 ) -> int | None:
     """Start a container; one that runs already is left alone.
 
-    Shape:   attach waits for its end with its output on these descriptors; interactive gives it the input too;
-             warn is called with each warning before the command starts
-    Returns: the exit code when attached (None after ctrl-p ctrl-q), else None
-    Raises:  NoSuchContainer; CommandError 126 or 127 when the command cannot be run
+    Shape:   attach waits for its end with its output on these descriptors, also when it runs already; interactive
+             gives it the input too; sig_proxy passes signals on; detach_keys as in attach; warn is called with each
+             warning before the command starts
+    Returns: the exit code when attached (None after the detach keys), else None
+    Raises:  NoSuchContainer, UsageError; CommandError 126 or 127 when the command cannot be run
     """
     found = root.containers.get(container)
+    keys = parse_keys(detach_keys)
     if found.state.is_restarting() and not attach:
         return None
+    fds = stdin_fd, stdout_fd, stderr_fd
     if found.is_running():
         if found.state.status == "paused":
             raise Conflict("cannot start a paused container, try unpause instead")
-        return _follow(root, found, stdout_fd, stderr_fd) if attach else None
+        return _join(root, found, fds, interactive, keys, sig_proxy=sig_proxy) if attach else None
     if warn is not None and (names := not_applied(found)):
         warn(f"container {found.name} has settings that minidock keeps but does not apply: {', '.join(names)}")
-    return start_container(
-        found, attach=attach, interactive=interactive, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd
-    )
+    code = start_container(found, attach=attach, interactive=interactive, fds=fds, keys=keys, sig_proxy=sig_proxy)
+    if code is ALREADY_RUNNING:
+        found.reload()
+        return _join(root, found, fds, interactive, keys, sig_proxy=sig_proxy) if attach else None
+    return code
+
+
+# What start_container answers when another command was quicker.
+ALREADY_RUNNING = -1
+
+
+def parse_keys(detach_keys: str) -> bytes:
+    """The bytes of detach keys, none for docker's own; raises UsageError."""
+    if not detach_keys:
+        return b""
+    from minidock.runtime.tty import parse_detach_keys
+
+    return parse_detach_keys(detach_keys)
 
 
 def start_container(
-    container: Container, *, attach: bool, interactive: bool, stdin_fd: int, stdout_fd: int, stderr_fd: int
+    container: Container,
+    *,
+    attach: bool,
+    interactive: bool,
+    fds: tuple[int, int, int],
+    keys: bytes = b"",
+    sig_proxy: bool = True,
 ) -> int | None:
-    """Start this container; see start. One that another command has started meanwhile is left alone."""
+    """Start this container; see start.
+
+    Shape:   fds: the caller's input and outputs, -1 for an output that is not wanted; keys: the detach keys' bytes
+    Returns: as start; ALREADY_RUNNING when another command has started it meanwhile
+    """
+    stdin_fd, stdout_fd, stderr_fd = fds
     with SettledLock(container) as lock:
         if container.is_running() or container.state.is_restarting():
-            return None
+            return ALREADY_RUNNING
         # From here to the container's end, and before anything of it is written.
         engine_fd = container.root.hold_against_engine()
 
@@ -78,9 +109,25 @@ def start_container(
             stdin_fd=stdin_fd,
             stdout_fd=stdout_fd,
             stderr_fd=stderr_fd,
+            sig_proxy=sig_proxy,
+            detach_keys=keys,
             after_fork=let_go,
         )
         return session.run()
+
+
+def _join(
+    root: DataRoot, container: Container, fds: tuple[int, int, int], interactive: bool, keys: bytes, *, sig_proxy: bool
+) -> int | None:
+    """Attach to a container that runs already; to an engine's, which has no monitor, by its log."""
+    if not container.state.monitor_pid:
+        return _follow(root, container, *fds[1:])
+    from minidock.runtime.tty import DETACH_KEYS
+    from minidock.verbs.attach import attach_running
+
+    is_tty = container.config.is_tty
+    takes_input = interactive and container.config.opens_stdin
+    return attach_running(container, (keys or DETACH_KEYS) if is_tty else None, takes_input, fds, sig_proxy=sig_proxy)
 
 
 def _follow(root: DataRoot, container: Container, stdout_fd: int, stderr_fd: int) -> int:

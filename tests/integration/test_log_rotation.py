@@ -69,3 +69,15 @@ def test_bad_options(tool: Tool, words: tuple[str, ...], message: str) -> None:
     done = tool("create", *words, *QUIET, "true")
     assert done.returncode != 0
     assert message in done.stderr
+
+
+def test_labels_and_variables_go_with_each_record_and_are_shown_as_details(tool: Tool) -> None:
+    words = ("--log-opt", "labels=a,none", "--log-opt", "env-regex=^W", "-l", "a=1 2", "-l", "b=2", "-e", "WHO=me&you")
+    tool.good("run", "--name", "cc", *words, *QUIET, "echo", "hello")
+    assert tool.good("logs", "--details", "cc") == "WHO=me%26you,a=1+2 hello"
+    assert tool.good("logs", "cc") == "hello"
+    tool.good("run", "--name", "plain", *QUIET, "echo", "hello")
+    assert tool.good("logs", "--details", "plain") == " hello"
+    for bad in ("tag=x", "env-regex=("):
+        refused = tool("run", "--log-opt", bad, *QUIET, "true")
+        assert refused.returncode == 125 and refused.stderr.startswith("minidock: ")

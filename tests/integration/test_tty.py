@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ def terminal(tool: Tool) -> Iterator[Callable[..., Terminal]]:
     """Make terminals that are closed at the end."""
     made: list[Terminal] = []
 
-    def make(*words: str, **options: int) -> Terminal:
+    def make(*words: str, **options: Any) -> Terminal:
         made.append(Terminal(tool, *words, **options))
         return made[-1]
 

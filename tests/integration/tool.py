@@ -100,9 +100,11 @@ def wait_until(condition: Any, what: str, timeout_s: float = 15) -> Any:
 
 
 class Terminal:
-    """A command on a terminal of its own, as a shell would start it."""
+    """A command on a terminal of its own, as a shell would start it; argv: another program's."""
 
-    def __init__(self, tool: Tool, *words: str | Path, rows: int = 24, columns: int = 80) -> None:
+    def __init__(
+        self, tool: Tool, *words: str | Path, rows: int = 24, columns: int = 80, argv: list[str] | None = None
+    ) -> None:
         self.master, slave = pty.openpty()
         self.slave_path = os.ttyname(slave)
         termios.tcsetwinsize(slave, (rows, columns))
@@ -110,7 +112,7 @@ class Terminal:
         self.before = termios.tcgetattr(slave)
         self.seen = b""
         self.process = subprocess.Popen(
-            command(*words),
+            argv or command(*words),
             env=tool.environment,
             stdin=slave,
             stdout=slave,

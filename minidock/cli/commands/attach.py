@@ -23,5 +23,7 @@ def handle(options: dict[str, Any]) -> int:
             detach_keys=options["detach_keys"] or "",
         )
     if code is None:
+        # docker's client takes it for a failure
         write_error("read escape sequence")
-    return code or 0
+        return 1
+    return code

@@ -77,7 +77,21 @@ def create_options(options: dict[str, Any]) -> CreateOptions:
         limits=_limits(options),
         isolation={name: options[name] for name in _ISOLATION if options[name] not in (None, [])},
         attach=not options.get("detach", False),
+        streams=_streams(options["attach"]),
     )
+
+
+def _streams(words: list[str]) -> list[str]:
+    """What -a names; raises UsageError."""
+    names = [word.lower() for word in words]
+    for word, name in zip(words, names, strict=True):
+        if name not in ("stdin", "stdout", "stderr"):
+            from minidock.errors import UsageError
+
+            raise UsageError(
+                f'invalid argument "{word}" for "-a, --attach" flag: valid streams are STDIN, STDOUT and STDERR'
+            )
+    return names
 
 
 def _limits(options: dict[str, Any]) -> dict[str, Any]:

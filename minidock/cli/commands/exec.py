@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from minidock.cli.output import write_error
 from minidock.cli.session import open_root
+from minidock.errors import CommandError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -14,16 +16,28 @@ def handle(options: dict[str, Any]) -> int:
     from minidock.verbs.exec import exec_
     from minidock.verbs.options import read_env
 
-    with open_root(options) as root:
-        return exec_(
-            root,
-            options["container"],
-            options["command"],
-            env=read_env(options["env"], options["env_file"]),
-            workdir=options["workdir"] or "",
-            user=options["user"] or "",
-            privileged=options["privileged"],
-            tty=options["tty"],
-            interactive=options["interactive"],
-            detach=options["detach"],
-        )
+    try:
+        with open_root(options) as root:
+            code = exec_(
+                root,
+                options["container"],
+                options["command"],
+                env=read_env(options["env"], options["env_file"]),
+                workdir=options["workdir"] or "",
+                user=options["user"] or "",
+                privileged=options["privileged"],
+                tty=options["tty"],
+                interactive=options["interactive"],
+                detach=options["detach"],
+                detach_keys=options["detach_keys"] or "",
+            )
+    except CommandError as error:
+        if options["detach"]:
+            # Nobody waits for its exit code, so docker's client has only its own to give.
+            error.exit_code = 1
+        raise
+    if code is None:
+        # docker's client takes it for a failure
+        write_error("read escape sequence")
+        return 1
+    return code

@@ -24,6 +24,7 @@ def handle(options: dict[str, Any]) -> int:
             since=_moment(options["since"]),
             until=_moment(options["until"]),
             timestamps=options["timestamps"],
+            details=options["details"],
         )
         for stream, time_ns, data in found:
             prefix = _stamp(time_ns) if options["timestamps"] else b""

@@ -22,7 +22,8 @@ def handle(options: dict[str, Any]) -> int:
         raise UsageError("you cannot start and attach multiple containers at once")
     with open_root(options) as root:
         if attach:
-            return start(root, names[0], attach=True, interactive=options["interactive"], warn=warn) or 0
+            wants = {"interactive": options["interactive"], "detach_keys": options["detach_keys"] or ""}
+            return start(root, names[0], attach=True, warn=warn, **wants) or 0
         failed: list[str] = []
 
         def start_one(name: str) -> None:
