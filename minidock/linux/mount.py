@@ -126,13 +126,15 @@ class _MountAttributes(ctypes.Structure):
     _fields_ = tuple((name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd"))
 
 
-def seal_tree(tree_fd: int) -> None:
+def seal_tree(tree_fd: int, *, recursive: bool = False) -> None:
     """Make a detached mount read-only, without access times, devices, set-id bits and execution.
 
+    Shape:  recursive: and all mounts below it
     Raises: SyscallError, ENOSYS before Linux 5.12
     Source: mount_setattr(2)
     """
     wanted = _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV | _MOUNT_ATTR_NOEXEC | _MOUNT_ATTR_NOATIME
     attributes = _MountAttributes(attr_set=wanted, attr_clr=_MOUNT_ATTR_ATIME_MASK)
     size = ctypes.sizeof(attributes)
-    syscall("mount_setattr", tree_fd, b"", _AT_EMPTY_PATH, ctypes.byref(attributes), size)
+    flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    syscall("mount_setattr", tree_fd, b"", flags, ctypes.byref(attributes), size)
