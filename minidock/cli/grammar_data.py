@@ -431,6 +431,13 @@ COMMANDS: dict[str, Spec] = {
         ),
         (("containers", 1, True),),
     ),
+    "verify": (
+        "verify",
+        (),
+        True,
+        ((("--quiet", "-q"), "quiet", "flag", False), (("--json",), "json", "flag", False)),
+        (("images", 0, True),),
+    ),
     "version": ("version", (), True, ((("--format", "-f"), "format", "text", None),), ()),
     "wait": ("wait", (), True, (), (("containers", 1, True),)),
     "container inspect": (
@@ -564,6 +571,7 @@ ALIASES: dict[str, str] = {
     "image rm": "rmi",
     "image save": "save",
     "image tag": "tag",
+    "image verify": "verify",
     "system info": "info",
     "volume ls": "volume list",
     "volume rm": "volume remove",

@@ -11,6 +11,7 @@ import typer
 
 import minidock.cli.tree_containers
 import minidock.cli.tree_images
+import minidock.cli.tree_repair
 import minidock.cli.tree_running
 import minidock.cli.tree_volumes  # noqa: F401
 from minidock import __version__

@@ -42,6 +42,31 @@ _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 _MEND = "remove the image and load it again; its files can be had by export of a container"
 
 
+def read_steps(split_path: str, diff_id: DiffID) -> Iterator[Step]:
+    """Raw bytes of a layer's tar, and the files whose content goes between them.
+
+    Raises: StoreCorrupt when tar-split is missing or malformed; SyscallError
+    """
+    try:
+        handle = os.open(split_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise StoreCorrupt(
+            f"layer {diff_id}: tar-split.json.gz is missing, so its tar cannot be made again", hint=_MEND
+        ) from None
+    except OSError as error:
+        raise SyscallError(f"open({split_path!r})", error.errno or 5) from None
+    try:
+        for entry in read_tar_split(handle):
+            if not isinstance(entry, FileEntry):
+                yield entry.data
+            elif entry.size_bytes:
+                yield entry
+    except (FormatError, StoreCorrupt) as error:
+        raise StoreCorrupt(f"{split_path}: {error.message}", hint=_MEND) from None
+    finally:
+        os.close(handle)
+
+
 class LayerTar:
     """One layer's tar, measured and ready to be written.
 
@@ -67,7 +92,7 @@ class LayerTar:
 
     def _measure(self, keep_bytes: int) -> list[Step] | None:
         kept: list[Step] | None = []
-        for step in self._read_steps():
+        for step in read_steps(self._split_path, self.diff_id):
             self.size_bytes += len(step) if isinstance(step, bytes) else step.size_bytes
             if kept is not None:
                 kept.append(step)
@@ -77,35 +102,14 @@ class LayerTar:
         return kept
 
     def _all_steps(self) -> Iterable[Step]:
-        return self._read_steps() if self._steps is None else self._steps
-
-    def _read_steps(self) -> Iterator[Step]:
-        """Raw bytes of the tar, and the files whose content goes between them."""
-        try:
-            handle = os.open(self._split_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise StoreCorrupt(
-                f"layer {self.diff_id}: tar-split.json.gz is missing, so its tar cannot be made again", hint=_MEND
-            ) from None
-        except OSError as error:
-            raise SyscallError(f"open({self._split_path!r})", error.errno or 5) from None
-        try:
-            for entry in read_tar_split(handle):
-                if not isinstance(entry, FileEntry):
-                    yield entry.data
-                elif entry.size_bytes:
-                    yield entry
-        except FormatError as error:
-            raise StoreCorrupt(f"{self._split_path}: {error.message}", hint=_MEND) from None
-        finally:
-            os.close(handle)
+        return read_steps(self._split_path, self.diff_id) if self._steps is None else self._steps
 
     def write(self, output: TarOutput) -> None:
         """Write the tar, size_bytes bytes.
 
         Raises: StoreCorrupt or DigestMismatch, naming the file that is not what it was; SyscallError
         """
-        files = _LayerFiles(self._diff_path, self.diff_id)
+        files = LayerFiles(self._diff_path, self.diff_id)
         output.start_hash(self.size_bytes)
         try:
             for step in self._all_steps():
@@ -131,7 +135,7 @@ class LayerTar:
             output.close()
             files.close()
 
-    def _blame_file(self, files: _LayerFiles) -> None:
+    def _blame_file(self, files: LayerFiles) -> None:
         """Raise the error that names the first file whose content is not what was packed."""
         for step in self._all_steps():
             if isinstance(step, bytes):
@@ -152,7 +156,7 @@ class LayerTar:
                 )
 
 
-class _LayerFiles:
+class LayerFiles:
     """The regular files of a layer's directory, opened by names that nobody vouches for."""
 
     __slots__ = ("_diff_id", "_folders", "_root_fd")
@@ -174,7 +178,7 @@ class _LayerFiles:
         if b"\0" in entry.name:
             raise self.damaged(entry, "is missing")
         try:
-            parent = self._folder(folder) if folder else self._root_fd
+            parent = self.folder(folder)
             # Before it is opened: opening a device may do something.
             status = os.stat(base, dir_fd=parent, follow_symlinks=False)
             if not stat.S_ISREG(status.st_mode):
@@ -191,7 +195,10 @@ class _LayerFiles:
         except OSError as error:
             raise SyscallError(f"open({os.fsdecode(entry.name)!r})", error.errno or 5) from None
 
-    def _folder(self, path: bytes) -> int:
+    def folder(self, path: bytes) -> int:
+        """An open directory of the layer, which stays this object's; raises SyscallError."""
+        if not path:
+            return self._root_fd
         handle = self._folders.get(path, -1)
         if handle < 0:
             if len(self._folders) >= _OPEN_FOLDERS:
