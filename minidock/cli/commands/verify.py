@@ -23,7 +23,7 @@ def handle(options: dict[str, Any]) -> int:
     from minidock.cli.progress import progress_for
     from minidock.cli.report import to_json
     from minidock.errors import MinidockError
-    from minidock.store.evidence import seal
+    from minidock.store.sealing import seal
     from minidock.verbs.verify import verify
 
     try:
