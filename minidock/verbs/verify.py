@@ -12,7 +12,8 @@ import os
 from minidock.errors import FormatError, MinidockError, NoSuchImage, NoSuchLayer, StoreCorrupt
 from minidock.formats.imageconfig import ImageConfig
 from minidock.ids import ChainID, DiffID, ImageID, chain_id_of, sha256_hex
-from minidock.store.verification import Finding, check_content, check_metadata, findings_of
+from minidock.store.attributes import check_metadata
+from minidock.store.verification import Finding, check_content, findings_of
 from minidock.store.workers import run_jobs
 
 TYPE_CHECKING = False
