@@ -1,4 +1,4 @@
-"""Each file of a layer held against its tar's headers: modes, owners, times, links, xattrs, and files that no tar names.
+"""Each file of a layer held against its tar's headers: mode, owner, times, links, xattrs; and files that no tar names.
 
 What an unpacker leaves out on purpose is no difference: the root's own entry, times outside of what the engines can
 store, overlayfs' private marks, xattrs that the file system cannot hold.
