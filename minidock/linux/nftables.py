@@ -1,10 +1,6 @@
-"""nftables' tables, chains, rules, sets and elements as messages, each with the `nft` line that makes the same.
+"""nftables' tables, chains, sets and elements as messages, each with the `nft` line that makes the same.
 
-A rule is a list of clauses; a clause knows its words and the expressions of nftables' small machine that they stand
-for: load a field of the packet into a register, compare, look up, act. Registers follow one another: the first field
-of a lookup goes to register 1 and each further one right behind the one before, where the set's key has it.
-
-Source: nft(8); kernel include/uapi/linux/netfilter/nf_tables.h; `nft --debug=netlink` shows the same expressions
+Source: nft(8); kernel include/uapi/linux/netfilter/nf_tables.h
 """
 
 from __future__ import annotations
@@ -12,7 +8,6 @@ from __future__ import annotations
 import _socket
 
 from minidock.linux.nfnetlink import (
-    NLM_F_APPEND,
     NLM_F_CREATE,
     NLM_F_EXCL,
     Message,
@@ -29,7 +24,7 @@ if TYPE_CHECKING:
 
 _NEW_TABLE, _DEL_TABLE = 0, 2
 _NEW_CHAIN = 3
-_NEW_RULE, _DEL_RULE = 6, 8
+_DEL_RULE = 8
 _NEW_SET = 9
 _NEW_ELEMENTS, _DEL_ELEMENTS = 12, 14
 GET_CHAIN = 4
@@ -39,16 +34,12 @@ HOOKS = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 
 # The priorities that nft has names for in every family but bridge.
 PRIORITIES = {"raw": -300, "dstnat": -100, "filter": 0, "srcnat": 100}
 
-_SET_IS_MAP = 8
+_SET_HAS_RANGES, _SET_IS_MAP, _SET_IS_CONCATENATED = 4, 8, 0x80
 _ELEMENTS_IN_A_MESSAGE = 256
-_LIST_ELEMENT = 1
+LIST_ELEMENT = 1
 _COMMENT = 0
-_VERDICTS = {"drop": 0, "accept": 1, "jump": -3, "return": -5}
-_EQ, _NEQ = 0, 1
-_NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
-_META_IIFNAME, _META_OIFNAME, _META_NFPROTO, _META_L4PROTO = 6, 7, 15, 16
-_CT_STATE, _CT_STATUS = 0, 2
-_IPV4, _IPV6 = 2, 10
+VERDICTS = {"drop": 0, "accept": 1, "jump": -3, "return": -5}
+IPV4, IPV6 = 2, 10
 
 
 class Datatype:
@@ -82,7 +73,7 @@ class Datatype:
 
 
 IFNAME = Datatype("ifname", 41, 16)
-NF_PROTO = Datatype("nf_proto", 2, 1, {"ipv4": _IPV4, "ipv6": _IPV6})
+NF_PROTO = Datatype("nf_proto", 2, 1, {"ipv4": IPV4, "ipv6": IPV6})
 INET_PROTO = Datatype("inet_proto", 12, 1, {"tcp": 6, "udp": 17, "sctp": 132})
 INET_SERVICE = Datatype("inet_service", 13, 2)
 IPV4_ADDR = Datatype("ipv4_addr", 7, 4)
@@ -90,15 +81,28 @@ IPV6_ADDR = Datatype("ipv6_addr", 8, 16)
 
 
 class NftSet:
-    """A named set, or a map when it has data. Shape: key, data: their concatenated types"""
+    """A named set, or a map when it has data.
 
-    __slots__ = ("data", "key", "name", "table")
+    Shape: key, data: their concatenated types; has_ranges: the last part of a key is a prefix, `172.17.0.0/16`; such a
+           key has two parts at least
+    """
 
-    def __init__(self, table: str, name: str, key: Sequence[Datatype], data: Sequence[Datatype] = ()) -> None:
+    __slots__ = ("data", "has_ranges", "key", "name", "table")
+
+    def __init__(
+        self,
+        table: str,
+        name: str,
+        key: Sequence[Datatype],
+        data: Sequence[Datatype] = (),
+        *,
+        has_ranges: bool = False,
+    ) -> None:
         self.table = table
         self.name = name
         self.key = tuple(key)
         self.data = tuple(data)
+        self.has_ranges = has_ranges
 
     @property
     def word(self) -> str:
@@ -108,14 +112,18 @@ class NftSet:
     def add(self, set_id: int) -> Message:
         """Make it, unless it is there. Shape: set_id: another one for each set of a batch"""
         kinds = _spell_types(self.key) + (f" : {_spell_types(self.data)}" if self.data else "")
+        flags = _SET_HAS_RANGES | _SET_IS_CONCATENATED if self.has_ranges else 0
         parts = [text_attribute(1, self.table), text_attribute(2, self.name)]
-        if self.data:
-            parts.append(number(3, _SET_IS_MAP))
+        parts.append(number(3, flags | (_SET_IS_MAP if self.data else 0)))
         parts += [number(4, _type_number(self.key)), number(5, _length(self.key))]
         if self.data:
             parts += [number(6, _type_number(self.data)), number(7, _length(self.data))]
+        if self.has_ranges:
+            fields = [nested(LIST_ELEMENT, number(1, kind.length_bytes)) for kind in self.key]
+            parts.append(nested(9, nested(2, *fields)))
         parts += [number(10, set_id), attribute(13, self._byte_orders())]
-        text = f"nft add {self.word} inet {self.table} {self.name} '{{ type {kinds}; }}'"
+        words = f"type {kinds};{' flags interval;' if self.has_ranges else ''}"
+        text = f"nft add {self.word} inet {self.table} {self.name} '{{ {words} }}'"
         return Message(text, _NEW_SET, NLM_F_CREATE, b"".join(parts))
 
     def _byte_orders(self) -> bytes:
@@ -130,9 +138,15 @@ class NftSet:
 
     def element(self, key: Sequence[str], data: Sequence[str] = (), comment: str = "") -> Element:
         """An element of these values."""
-        packed = b"".join(kind.pack(value) for kind, value in zip(self.key, key, strict=True))
-        value = b"".join(kind.pack(value) for kind, value in zip(self.data, data, strict=True))
-        return Element(self, packed, value, comment)
+        end = b""
+        if self.has_ranges:
+            address, _, length = key[-1].partition("/")
+            first, last = _ends_of(self.key[-1].pack(address), int(length))
+            end = _pack(self.key[:-1], key[:-1]) + last
+            packed = _pack(self.key[:-1], key[:-1]) + first
+        else:
+            packed = _pack(self.key, key)
+        return Element(self, packed, _pack(self.data, data), comment, end)
 
     def elements_of(self, answers: Sequence[bytes]) -> list[Element]:
         """The elements in the kernel's answers to a listing."""
@@ -140,24 +154,38 @@ class NftSet:
         for answer in answers:
             for entry in _members(dict(attributes(answer)).get(3, b"")):
                 values = dict(entry)
-                found.append(Element(self, _value_of(values.get(1)), _value_of(values.get(2)), _comment_of(values)))
+                key, data, end = (_value_of(values.get(kind)) for kind in (1, 2, 10))
+                found.append(Element(self, key, data, _comment_of(values), end))
         return found
 
 
 class Element:
-    """One element of a set or a map. Shape: key, data: packed; comment: up to 128 bytes, as whose it is"""
+    """One element of a set or a map.
 
-    __slots__ = ("comment", "data", "key", "set")
+    Shape: key, data: packed; comment: up to 128 bytes, as whose it is; end: the last key of a range, else empty
+    """
 
-    def __init__(self, set_: NftSet, key: bytes, data: bytes, comment: str) -> None:
+    __slots__ = ("comment", "data", "end", "key", "set")
+
+    def __init__(self, set_: NftSet, key: bytes, data: bytes, comment: str, end: bytes = b"") -> None:
         self.set = set_
         self.key = key
         self.data = data
         self.comment = comment
+        self.end = end
+
+    def spell_key(self) -> str:
+        """The key as one types it."""
+        text = _spell_values(self.set.key, self.key)
+        if self.end:
+            width = self.set.key[-1].length_bytes
+            spread = int.from_bytes(self.key[-width:], "big") ^ int.from_bytes(self.end[-width:], "big")
+            text += f"/{8 * width - spread.bit_length()}"
+        return text
 
     def spell(self) -> str:
         """The element as one types it."""
-        text = _spell_values(self.set.key, self.key)
+        text = self.spell_key()
         if self.comment:
             text += f' comment "{self.comment}"'
         return f"{text} : {_spell_values(self.set.data, self.data)}" if self.set.data else text
@@ -165,12 +193,14 @@ class Element:
     def encode(self, *, key_only: bool = False) -> bytes:
         """The element as a member of a message's list."""
         parts = [nested(1, attribute(1, self.key))]
+        if self.end:
+            parts.append(nested(10, attribute(1, self.end)))
         if self.data and not key_only:
             parts.append(nested(2, attribute(1, self.data)))
         if self.comment and not key_only:
             note = self.comment.encode() + b"\0"
             parts.append(attribute(6, bytes((_COMMENT, len(note))) + note))
-        return nested(_LIST_ELEMENT, *parts)
+        return nested(LIST_ELEMENT, *parts)
 
 
 def add_elements(elements: Sequence[Element], *, exclusive: bool = False) -> list[Message]:
@@ -189,7 +219,7 @@ def _element_messages(verb: str, kind: int, flags: int, elements: Sequence[Eleme
     for start in range(0, len(elements), _ELEMENTS_IN_A_MESSAGE):
         some = elements[start : start + _ELEMENTS_IN_A_MESSAGE]
         head = some[0].set
-        spelled = ", ".join(_spell_values(head.key, one.key) if verb == "delete" else one.spell() for one in some)
+        spelled = ", ".join(one.spell_key() if verb == "delete" else one.spell() for one in some)
         body = text_attribute(1, head.table) + text_attribute(2, head.name)
         body += nested(3, *(one.encode(key_only=verb == "delete") for one in some))
         messages.append(
@@ -223,7 +253,7 @@ def add_base_chain(table: str, name: str, kind: str, hook: str, priority: str) -
     """Make a chain that the kernel enters, unless it is there. Shape: kind: filter or nat; priority: by name"""
     body = text_attribute(1, table) + text_attribute(3, name)
     body += nested(4, number(1, HOOKS[hook]), number(2, PRIORITIES[priority]))
-    body += number(5, _VERDICTS["accept"]) + text_attribute(7, kind)
+    body += number(5, VERDICTS["accept"]) + text_attribute(7, kind)
     # nft knows dstnat by name for prerouting only
     shown = PRIORITIES[priority] if priority == "dstnat" and hook == "output" else priority
     text = f"nft add chain inet {table} {name} '{{ type {kind} hook {hook} priority {shown}; policy accept; }}'"
@@ -236,167 +266,13 @@ def flush_chain(table: str, name: str) -> Message:
     return Message(f"nft flush chain inet {table} {name}", _DEL_RULE, 0, body)
 
 
-class Clause:
-    """A part of a rule. Shape: words as one types them; expressions: encoded"""
-
-    __slots__ = ("expressions", "words")
-
-    def __init__(self, words: str, *expressions: bytes) -> None:
-        self.words = words
-        self.expressions = expressions
-
-
-def add_rule(table: str, chain: str, *clauses: Clause) -> Message:
-    """Append a rule to a chain."""
-    expressions = b"".join(one for clause in clauses for one in clause.expressions)
-    body = text_attribute(1, table) + text_attribute(2, chain) + nested(4, expressions)
-    text = f"nft add rule inet {table} {chain} {' '.join(clause.words for clause in clauses)}"
-    return Message(text.replace('"lo"', "lo"), _NEW_RULE, NLM_F_CREATE | NLM_F_APPEND, body)
-
-
-class Field:
-    """Something of a packet that can be looked up. Shape: family: the only nfproto that has it, 0 for any"""
-
-    __slots__ = ("family", "kind", "load", "words")
-
-    def __init__(self, words: str, kind: Datatype, load: tuple[int, ...], family: int = 0) -> None:
-        self.words = words
-        self.kind = kind
-        self.load = load
-        self.family = family
-
-    def encode(self, register: int) -> bytes:
-        """The expression that loads it into a register."""
-        if len(self.load) == 1:
-            return _expression("meta", number(1, register), number(2, self.load[0]))
-        base, offset = self.load
-        return _payload(register, base, offset, self.kind.length_bytes)
-
-
-IIFNAME_FIELD = Field("iifname", IFNAME, (_META_IIFNAME,))
-OIFNAME_FIELD = Field("oifname", IFNAME, (_META_OIFNAME,))
-NFPROTO_FIELD = Field("meta nfproto", NF_PROTO, (_META_NFPROTO,))
-L4PROTO_FIELD = Field("meta l4proto", INET_PROTO, (_META_L4PROTO,))
-PORT_FIELD = Field("th dport", INET_SERVICE, (_TRANSPORT_HEADER, 2))
-IP_DADDR_FIELD = Field("ip daddr", IPV4_ADDR, (_NETWORK_HEADER, 16), _IPV4)
-IP6_DADDR_FIELD = Field("ip6 daddr", IPV6_ADDR, (_NETWORK_HEADER, 24), _IPV6)
-
-
-def is_in(fields: Sequence[Field], found_in: NftSet) -> Clause:
-    """The fields together are an element of the set."""
-    loads, words = _load_key(fields)
-    return Clause(
-        f"{words} @{found_in.name}", *loads, _expression("lookup", text_attribute(1, found_in.name), number(2, 1))
-    )
-
-
-def dnat_by(fields: Sequence[Field], found_in: NftSet) -> Clause:
-    """Send the connection to the address and port that the map has for the fields."""
-    is_ipv6 = found_in.data[0] is IPV6_ADDR
-    loads, words = _load_key(fields)
-    lookup = _expression("lookup", text_attribute(1, found_in.name), number(2, 1), number(3, 1))
-    nat = _expression(
-        "nat",
-        number(1, 1),
-        number(2, _IPV6 if is_ipv6 else _IPV4),
-        number(3, _register(0)),
-        number(5, _register(found_in.data[0].length_bytes)),
-    )
-    return Clause(f"dnat {'ip6' if is_ipv6 else 'ip'} to {words} map @{found_in.name}", *loads, lookup, nat)
-
-
-def to_loopback() -> Clause:
-    """The packet is for an address of 127.0.0.0/8."""
-    return Clause(
-        "ip daddr 127.0.0.0/8", *_family_is(_IPV4), _payload(1, _NETWORK_HEADER, 16, 1), _compare(_EQ, b"\x7f")
-    )
-
-
-def from_loopback() -> Clause:
-    """The packet is from an address of 127.0.0.0/8."""
-    return Clause(
-        "ip saddr 127.0.0.0/8", *_family_is(_IPV4), _payload(1, _NETWORK_HEADER, 12, 1), _compare(_EQ, b"\x7f")
-    )
-
-
-def not_from(link: str) -> Clause:
-    """The packet came in by another link."""
-    return Clause(f'iifname != "{link}"', IIFNAME_FIELD.encode(1), _compare(_NEQ, IFNAME.pack(link)))
-
-
-def to_this_host() -> Clause:
-    """The packet is for one of the host's own addresses."""
-    # NFT_FIB_RESULT_ADDRTYPE of the destination is RTN_LOCAL, a number in the machine's own byte order.
-    load = _expression("fib", number(1, 1), number(2, 3), number(3, 2))
-    return Clause("fib daddr type local", load, _compare(_EQ, (2).to_bytes(4, "little")))
-
-
-def is_redirected() -> Clause:
-    """The connection's destination was translated: it is to a published port."""
-    return Clause("ct status dnat", *_conntrack_bit(_CT_STATUS, 1 << 5))
-
-
-def is_answer() -> Clause:
-    """The packet belongs to a connection that has been let through before, or is about one."""
-    return Clause("ct state established,related", *_conntrack_bit(_CT_STATE, 1 << 1 | 1 << 2))
-
-
-def verdict(word: str, chain: str = "") -> Clause:
-    """The end of a rule: accept, drop, return, or jump to a chain."""
-    code = number(1, _VERDICTS[word]) + (text_attribute(2, chain) if chain else b"")
-    return Clause(f"{word} {chain}".rstrip(), _expression("immediate", number(1, 0), nested(2, nested(2, code))))
-
-
-def masquerade() -> Clause:
-    """Give the packet the address of the link by which it leaves."""
-    return Clause("masquerade", _expression("masq"))
-
-
-def _expression(name: str, *parts: bytes) -> bytes:
-    return nested(_LIST_ELEMENT, text_attribute(1, name), nested(2, *parts))
-
-
-def _payload(register: int, base: int, offset: int, length: int) -> bytes:
-    return _expression("payload", number(1, register), number(2, base), number(3, offset), number(4, length))
-
-
-def _compare(operator: int, value: bytes) -> bytes:
-    return _expression("cmp", number(1, 1), number(2, operator), nested(3, attribute(1, value)))
-
-
-def _family_is(family: int) -> tuple[bytes, ...]:
-    return (NFPROTO_FIELD.encode(1), _compare(_EQ, bytes((family,)))) if family else ()
-
-
-def _conntrack_bit(key: int, bits: int) -> tuple[bytes, ...]:
-    mask, none = nested(4, attribute(1, bits.to_bytes(4, "little"))), nested(5, attribute(1, bytes(4)))
-    return (
-        _expression("ct", number(1, 1), number(2, key)),
-        _expression("bitwise", number(1, 1), number(2, 1), number(3, 4), mask, none),
-        _compare(_NEQ, bytes(4)),
-    )
-
-
-def _load_key(fields: Sequence[Field]) -> tuple[list[bytes], str]:
-    loads = [one for field in fields for one in _family_is(field.family)]
-    offset = 0
-    for field in fields:
-        loads.append(field.encode(_register(offset)))
-        offset += _padded(field.kind)
-    return loads, " . ".join(field.words for field in fields)
-
-
-def _register(offset: int) -> int:
-    """The number of the register that is so many bytes behind the first: of 16 bytes from 1 on, of 4 from 8 on."""
-    return 1 + offset // 16 if offset % 16 == 0 else 8 + offset // 4
-
-
-def _padded(kind: Datatype) -> int:
+def padded_bytes(kind: Datatype) -> int:
+    """What a value of this type takes beside others."""
     return (kind.length_bytes + 3) & ~3
 
 
 def _length(kinds: Sequence[Datatype]) -> int:
-    return kinds[0].length_bytes if len(kinds) == 1 else sum(map(_padded, kinds))
+    return kinds[0].length_bytes if len(kinds) == 1 else sum(map(padded_bytes, kinds))
 
 
 def _type_number(kinds: Sequence[Datatype]) -> int:
@@ -404,6 +280,17 @@ def _type_number(kinds: Sequence[Datatype]) -> int:
     for kind in kinds:
         value = value << 6 | kind.number
     return value
+
+
+def _pack(kinds: Sequence[Datatype], values: Sequence[str]) -> bytes:
+    return b"".join(kind.pack(value) for kind, value in zip(kinds, values, strict=True))
+
+
+def _ends_of(address: bytes, length: int) -> tuple[bytes, bytes]:
+    """The first and the last address of a prefix."""
+    host_bits = (1 << (8 * len(address) - length)) - 1
+    first = int.from_bytes(address, "big") & ~host_bits
+    return first.to_bytes(len(address), "big"), (first | host_bits).to_bytes(len(address), "big")
 
 
 def _spell_types(kinds: Sequence[Datatype]) -> str:
@@ -414,12 +301,12 @@ def _spell_values(kinds: Sequence[Datatype], data: bytes) -> str:
     words = []
     for kind in kinds:
         words.append(kind.spell(data[: kind.length_bytes]))
-        data = data[_padded(kind) :]
+        data = data[padded_bytes(kind) :]
     return " . ".join(words)
 
 
 def _members(data: bytes) -> list[list[tuple[int, bytes]]]:
-    return [attributes(member) for kind, member in attributes(data) if kind == _LIST_ELEMENT]
+    return [attributes(member) for kind, member in attributes(data) if kind == LIST_ELEMENT]
 
 
 def _value_of(data: bytes | None) -> bytes:

@@ -1,7 +1,7 @@
 """minidock's own nftables table: ways out, isolation between networks, published ports.
 
     table inet minidock
-        sets    bridges, internal, within, talking, masqueraded: an element for each network, as far as it applies
+        sets    bridges, internal, within4, within6, talking, masqueraded: an element for each network, as it applies
         maps    ports4, ports6, address_ports4, address_ports6: an element for each published port
         chains  loopback_guard, prerouting, output, published, forward, postrouting: rules that never change
 
@@ -40,10 +40,11 @@ LAYOUT = 1
 
 BRIDGES = nft.NftSet(TABLE, "bridges", (nft.IFNAME,))
 INTERNAL = nft.NftSet(TABLE, "internal", (nft.IFNAME,))
-WITHIN = nft.NftSet(TABLE, "within", (nft.IFNAME, nft.IFNAME))
+WITHIN4 = nft.NftSet(TABLE, "within4", (nft.IFNAME, nft.IPV4_ADDR), has_ranges=True)
+WITHIN6 = nft.NftSet(TABLE, "within6", (nft.IFNAME, nft.IPV6_ADDR), has_ranges=True)
 TALKING = nft.NftSet(TABLE, "talking", (nft.IFNAME, nft.IFNAME))
 MASQUERADED = nft.NftSet(TABLE, "masqueraded", (nft.IFNAME, nft.NF_PROTO))
-NETWORK_SETS = (BRIDGES, INTERNAL, WITHIN, TALKING, MASQUERADED)
+NETWORK_SETS = (BRIDGES, INTERNAL, WITHIN4, WITHIN6, TALKING, MASQUERADED)
 
 _TARGET4 = (nft.IPV4_ADDR, nft.INET_SERVICE)
 _TARGET6 = (nft.IPV6_ADDR, nft.INET_SERVICE)
@@ -90,60 +91,13 @@ class NetworkRules:
             kinds = []
         traits = [*(["icc"] if self.icc else []), *(["internal"] if self.internal else []), *kinds]
         found = [BRIDGES.element([name], comment=f"{name} {LAYOUT} {','.join(traits)}".rstrip())]
-        found.append(WITHIN.element([name, name], comment=name))
+        for subnet in self.subnets:
+            found.append((WITHIN6 if ":" in subnet else WITHIN4).element([name, subnet], comment=name))
         if self.icc:
             found.append(TALKING.element([name, name], comment=name))
         if self.internal:
             found.append(INTERNAL.element([name], comment=name))
         return found + [MASQUERADED.element([name, kind], comment=name) for kind in kinds]
-
-
-def layout() -> list[Message]:
-    """The table with its sets, chains and rules; made once, and harmless when it is there already."""
-
-    def base(name: str, kind: str, hook: str, priority: str) -> Message:
-        return nft.add_base_chain(TABLE, name, kind, hook, priority)
-
-    def rule(chain: str, *clauses: nft.Clause) -> Message:
-        return nft.add_rule(TABLE, chain, *clauses)
-
-    into, out_of = nft.OIFNAME_FIELD, nft.IIFNAME_FIELD
-    protocol_port = (nft.L4PROTO_FIELD, nft.PORT_FIELD)
-    drop, accept = nft.verdict("drop"), nft.verdict("accept")
-    chains = [
-        base("loopback_guard", "filter", "prerouting", "raw"),
-        base("prerouting", "nat", "prerouting", "dstnat"),
-        base("output", "nat", "output", "dstnat"),
-        nft.add_chain(TABLE, "published"),
-        base("forward", "filter", "forward", "filter"),
-        base("postrouting", "nat", "postrouting", "srcnat"),
-    ]
-    names = ("loopback_guard", "prerouting", "output", "published", "forward", "postrouting")
-    return [
-        nft.add_table(TABLE),
-        *(one.add(number) for number, one in enumerate((*NETWORK_SETS, *PORT_MAPS), 1)),
-        *chains,
-        *(nft.flush_chain(TABLE, name) for name in names),
-        rule("loopback_guard", nft.is_in([out_of], BRIDGES), nft.to_loopback(), drop),
-        rule("prerouting", nft.not_from("lo"), nft.to_loopback(), nft.verdict("return")),
-        rule("prerouting", nft.to_this_host(), nft.verdict("jump", "published")),
-        rule("output", nft.to_this_host(), nft.verdict("jump", "published")),
-        rule("published", nft.dnat_by([nft.IP_DADDR_FIELD, *protocol_port], ADDRESS_PORTS4)),
-        rule("published", nft.dnat_by(protocol_port, PORTS4)),
-        rule("published", nft.dnat_by([nft.IP6_DADDR_FIELD, *protocol_port], ADDRESS_PORTS6)),
-        rule("published", nft.dnat_by(protocol_port, PORTS6)),
-        rule("forward", nft.is_in([out_of, into], TALKING), accept),
-        rule("forward", nft.is_in([out_of], INTERNAL), drop),
-        rule("forward", nft.is_in([into], INTERNAL), drop),
-        rule("forward", nft.is_in([into], BRIDGES), nft.is_redirected(), accept),
-        rule("forward", nft.is_in([into], BRIDGES), nft.is_answer(), accept),
-        rule("forward", nft.is_in([into], BRIDGES), drop),
-        rule("postrouting", nft.is_in([into], BRIDGES), nft.from_loopback(), nft.masquerade()),
-        # Else the answer would go from container to container and past the translation.
-        rule("postrouting", nft.is_in([out_of, into], WITHIN), nft.is_redirected(), nft.masquerade()),
-        rule("postrouting", nft.is_in([into], BRIDGES), nft.verdict("return")),
-        rule("postrouting", nft.is_in([out_of, nft.NFPROTO_FIELD], MASQUERADED), nft.masquerade()),
-    ]
 
 
 def ensure_network(rules: NetworkRules, *, trace: Trace | None = None) -> None:
@@ -159,9 +113,14 @@ def ensure_network(rules: NetworkRules, *, trace: Trace | None = None) -> None:
         answer = socket.get(question, kind, body + nft.one_of(mark))
         if answer is not None and any(one.comment == mark.comment for one in BRIDGES.elements_of([answer])):
             return ()
-        is_laid = any(one.comment.split(" ")[1:2] == [str(LAYOUT)] for one in _elements(socket, BRIDGES))
+        is_laid = any(one.comment.split(" ")[1:2] == [str(LAYOUT)] for one in elements(socket, BRIDGES))
         mine = owned(socket, NETWORK_SETS, rules.bridge)
-        return [*([] if is_laid else layout()), *_deletions(mine), *_additions(wanted)]
+        changes = [*_deletions(mine), *_additions(wanted)]
+        if is_laid:
+            return changes
+        from minidock.network.ruleset import layout
+
+        return [*layout(), *changes]
 
     change(plan, trace=trace)
 
@@ -176,7 +135,7 @@ def remove_network(bridge: str, *, trace: Trace | None = None) -> None:
         mine = owned(socket, NETWORK_SETS, bridge)
         if not mine:
             return ()
-        everything = [one for found in (*NETWORK_SETS, *PORT_MAPS) for one in _elements(socket, found)]
+        everything = [one for found in (*NETWORK_SETS, *PORT_MAPS) for one in elements(socket, found)]
         if len(everything) == len(mine):
             return [nft.delete_table(TABLE)]
         return _deletions(mine)
@@ -187,7 +146,7 @@ def remove_network(bridge: str, *, trace: Trace | None = None) -> None:
 def networks() -> set[str]:
     """The bridges that have rules. Raises: SyscallError"""
     with Nftables() as socket:
-        return {owner_of(one) for one in _elements(socket, BRIDGES)}
+        return {owner_of(one) for one in elements(socket, BRIDGES)}
 
 
 def dropped_by_others() -> list[str]:
@@ -241,10 +200,11 @@ def owner_of(element: nft.Element) -> str:
 
 def owned(socket: Nftables, sets: Iterable[nft.NftSet], owner: str) -> list[nft.Element]:
     """The elements of these sets that are this owner's."""
-    return [one for found in sets for one in _elements(socket, found) if owner_of(one) == owner]
+    return [one for found in sets for one in elements(socket, found) if owner_of(one) == owner]
 
 
-def _elements(socket: Nftables, found_in: nft.NftSet) -> list[nft.Element]:
+def elements(socket: Nftables, found_in: nft.NftSet) -> list[nft.Element]:
+    """All elements of a set; none when the table is not there."""
     question, kind, body = found_in.listing()
     return found_in.elements_of(socket.dump(question, kind, body))
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
+import signal
+import socket
 import subprocess
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,6 +67,20 @@ class Netns:
             raise value
         return value
 
+    def socket(self, kind: int, family: int = socket.AF_INET) -> socket.socket:
+        """A socket of this namespace, for the test's own process."""
+        made: list[socket.socket] = []
+
+        def work() -> None:
+            # A thread has a network namespace of its own.
+            set_namespaces(self.fd, CLONE_NEWNET)
+            made.append(socket.socket(family, kind))
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+        return made[0]
+
 
 @contextmanager
 def namespaces(count: int) -> Iterator[list[Netns]]:
@@ -80,3 +98,84 @@ def namespaces(count: int) -> Iterator[list[Netns]]:
 def ruleset(space: Netns) -> str:
     """All rules inside, as nft lists them."""
     return space.run("nft", "list", "ruleset")
+
+
+_KINDS = {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}
+
+
+def _family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def _serve(address: str, port: int, kind: str, ready_fd: int) -> None:
+    """Answer everybody with his own address, for ever."""
+    server = socket.socket(_family(address), _KINDS[kind])
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    server.bind((address, port))
+    if kind == "tcp":
+        server.listen(16)
+    os.write(ready_fd, b"r")
+    os.close(ready_fd)
+    while True:
+        if kind == "udp":
+            _, peer = server.recvfrom(100)
+            server.sendto(peer[0].encode(), peer)
+        else:
+            connection, peer = server.accept()
+            connection.sendall(peer[0].encode())
+            connection.close()
+
+
+@contextmanager
+def serving(space: Netns, address: str, port: int, kind: str = "tcp") -> Iterator[None]:
+    """A server inside that tells everybody the address he comes from."""
+    ready_read, ready_write = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.close(ready_read)
+            set_namespaces(space.fd, CLONE_NEWNET)
+            _serve(address, port, kind, ready_write)
+        finally:
+            os._exit(1)
+    os.close(ready_write)
+    try:
+        assert os.read(ready_read, 1) == b"r", "the server did not start"
+        yield
+    finally:
+        os.close(ready_read)
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def ask(address: str, port: int, kind: str = "tcp", *, patience_s: float = 10) -> str:
+    """What a server answers; the reason when none does."""
+    with socket.socket(_family(address), _KINDS[kind]) as client:
+        client.settimeout(patience_s)
+        try:
+            client.connect((address, port))
+            if kind == "udp":
+                client.send(b"?")
+            return client.recv(100).decode()
+        except TimeoutError:
+            return "silence"
+        except OSError as error:
+            return errno.errorcode.get(error.errno or 0, str(error))
+
+
+def ask_in_vain(address: str, port: int, kind: str = "tcp") -> str:
+    """The same where no answer is expected."""
+    return ask(address, port, kind, patience_s=0.5)
+
+
+def join(one: Netns, name: str, other: Netns, peer: str) -> None:
+    """A pair of links between two namespaces, up on both sides."""
+    one.run("ip", "link", "add", name, "type", "veth", "peer", "name", peer, "netns", str(other.pid))
+    for space, link in ((one, name), (other, peer)):
+        space.run("ip", "link", "set", link, "up")
+
+
+def give_addresses(space: Netns, link: str, *addresses: str) -> None:
+    """Addresses in CIDR form, usable at once."""
+    for address in addresses:
+        space.run("ip", "address", "add", address, "dev", link, *(["nodad"] if ":" in address else []))
