@@ -19,6 +19,13 @@ COMMANDS: dict[str, Spec] = {
         ),
         (("container", 1, False),),
     ),
+    "blame": (
+        "blame",
+        (),
+        True,
+        ((("--fixed", "-F"), "fixed", "flag", False), (("--json",), "json", "flag", False)),
+        (("name", 1, False), ("pattern", 1, False)),
+    ),
     "commit": (
         "commit",
         (),
@@ -121,6 +128,17 @@ COMMANDS: dict[str, Spec] = {
         (("image", 1, False), ("command", 0, True)),
     ),
     "diff": ("diff", (), True, ((("--json",), "json", "flag", False),), (("container", 1, False),)),
+    "du": (
+        "du",
+        (),
+        True,
+        (
+            (("--bytes", "-b"), "bytes", "flag", False),
+            (("--no-trunc",), "no_trunc", "flag", False),
+            (("--json",), "json", "flag", False),
+        ),
+        (("names", 0, True),),
+    ),
     "exec": (
         "exec",
         (),
@@ -138,6 +156,17 @@ COMMANDS: dict[str, Spec] = {
             (("--explain",), "explain", "flag", False),
         ),
         (("container", 1, False), ("command", 1, True)),
+    ),
+    "explain": (
+        "explain",
+        (),
+        True,
+        (
+            (("--json",), "json", "flag", False),
+            (("--shell",), "shell", "flag", False),
+            (("--no-trunc",), "no_trunc", "flag", False),
+        ),
+        (("name", 1, False),),
     ),
     "export": (
         "export",
@@ -440,6 +469,7 @@ COMMANDS: dict[str, Spec] = {
     ),
     "version": ("version", (), True, ((("--format", "-f"), "format", "text", None),), ()),
     "wait": ("wait", (), True, (), (("containers", 1, True),)),
+    "who": ("who", (), True, ((("--json",), "json", "flag", False),), (("word", 1, False),)),
     "container inspect": (
         "inspect",
         (("type", "container"),),

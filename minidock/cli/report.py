@@ -60,7 +60,11 @@ def _quote(text: str) -> str:
     quoted: str = encode_basestring(text)
     if quoted.isprintable():
         return quoted
-    return "".join(f"\\u{ord(letter):04x}" if "\x7f" <= letter <= "\x9f" else letter for letter in quoted)
+    # A byte that was no UTF-8 is half a surrogate pair here, and as an escape it stays JSON.
+    return "".join(
+        f"\\u{ord(letter):04x}" if "\x7f" <= letter <= "\x9f" or "\ud800" <= letter <= "\udfff" else letter
+        for letter in quoted
+    )
 
 
 def write_document(value: Any, template: str | None) -> None:

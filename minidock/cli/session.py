@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any, NoReturn
 
+    from minidock.store.evidence import Evidence
     from minidock.store.reproducible import Reproducible
     from minidock.store.root import DataRoot
     from minidock.trace import Trace
@@ -31,6 +32,13 @@ def open_root(options: dict[str, Any], *, write: bool = True, create: bool = Fal
         trace = explain.trace
     fixed = _reproducible(options) if "reproducible" in options else None
     return DataRoot.open(options.get("root"), write=write, create=create, trace=trace, reproducible=fixed)
+
+
+def open_evidence(options: dict[str, Any]) -> Evidence:
+    """The data root of --root for a command that only looks, and leaves no trace of it; raises StoreError."""
+    from minidock.store.evidence import Evidence
+
+    return Evidence.open(options.get("root"))
 
 
 def _reproducible(options: dict[str, Any]) -> Reproducible | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from minidock.errors import FormatError, StoreError
-from minidock.ids import ChainID, is_hex64
+from minidock.ids import ChainID, DiffID, chain_id_of, is_hex64
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,6 +87,11 @@ class LayerStack:
                 self.faults += record.faults
                 if layer.diff_id and record.diff_id and record.diff_id != layer.diff_id:
                     self.faults.append(f"{record.path}/diff: {record.diff_id}, should be {layer.diff_id}")
+                if (
+                    record.diff_id
+                    and chain_id_of(_chain_or_none(record.parent), DiffID(record.diff_id)) != layer.chain_id
+                ):
+                    self.faults.append(f"{record.path}: its parent and diff do not hash to this chain ID")
             if not layer.cache_id:
                 self.faults.append(f"{layer.label}: nothing tells its directory")
                 continue
@@ -132,6 +137,10 @@ class LayerStack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _chain_or_none(text: str) -> ChainID | None:
+    return ChainID(text) if text else None
 
 
 def _counted(found: list[str], expected: list[str]) -> str:

@@ -14,7 +14,7 @@ import os
 
 from minidock.constants import PRIVATE_DIR
 from minidock.errors import StoreBusy, SyscallError, UsageError
-from minidock.store.transaction import read_small
+from minidock.store.transaction import read_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def refuse_under_engine(root_path: str) -> None:
 def _lock_holder(handle: int) -> str:
     """` (pid N)` of the process that holds a flock on this open file. Source: proc(5), /proc/locks"""
     inode = os.fstat(handle).st_ino
-    for line in read_small("/proc/locks", 1 << 20).decode("ascii", "replace").splitlines():
+    for line in read_table("/proc/locks").decode("ascii", "replace").splitlines():
         fields = line.split()
         if len(fields) > 5 and fields[1] == "FLOCK" and fields[5].endswith(f":{inode}"):
             return f" (pid {fields[4]})"

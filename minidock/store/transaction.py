@@ -94,6 +94,21 @@ def read_small(path: str, limit_bytes: int = 1 << 16) -> bytes:
         os.close(handle)
 
 
+def read_table(path: str) -> bytes:
+    """A table of /proc, whole: the kernel gives whole lines of at most a page at each read. Raises OSError
+
+    Source: kernel fs/seq_file.c, seq_read_iter
+    """
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        chunks = []
+        while chunk := os.read(handle, 1 << 16):
+            chunks.append(chunk)
+        return b"".join(chunks)
+    finally:
+        os.close(handle)
+
+
 def write_new(path: str, data: bytes, mode: int, *, durable: bool = False) -> None:
     """Create a file that must not exist, with exactly this mode whatever the umask; raises OSError."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
@@ -143,7 +158,7 @@ def mounts_below(path: str) -> list[str]:
 
     Source: proc(5), /proc/PID/mountinfo; blanks, tabs, newlines and backslashes are octal escapes there
     """
-    table = os.fsdecode(read_small("/proc/self/mountinfo", 1 << 20))
+    table = os.fsdecode(read_table("/proc/self/mountinfo"))
     points = []
     for line in table.splitlines():
         point = line.split(" ", 5)[4]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from minidock.constants import DRIVER
-from minidock.store.transaction import read_small
+from minidock.store.transaction import read_small, read_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _backing_file_system(root: DataRoot) -> str:
     device = os.fstat(root.fd).st_dev
     wanted = f"{os.major(device)}:{os.minor(device)}"
     kind = "unknown"
-    for line in os.fsdecode(read_small("/proc/self/mountinfo", 1 << 20)).splitlines():
+    for line in os.fsdecode(read_table("/proc/self/mountinfo")).splitlines():
         fields = line.split()
         if fields[2] == wanted:
             kind = fields[fields.index("-") + 1]

@@ -39,6 +39,21 @@ def top(root: DataRoot, name: str) -> ChainID:
     return chain_id
 
 
+def test_a_mount_is_seen_behind_any_number_of_others(scratch: Path) -> None:
+    """The kernel's table comes a page at a time, so a first read never holds it whole."""
+    points = [str(scratch / f"{number:03d}") for number in range(60)]
+    made: list[str] = []
+    try:
+        for point in points:
+            os.mkdir(point)
+            mount(b"tmpfs", os.fsencode(point), b"tmpfs", 0, b"size=4k")
+            made.append(point)
+        assert transaction.mounts_below(str(scratch)) == points
+    finally:
+        for point in made:
+            umount(os.fsencode(point), MNT_DETACH)
+
+
 @pytest.mark.parametrize("where", ["diff/data", "diff", "merged", ""])
 def test_rm_refuses_a_container_with_something_mounted(scratch: Path, precious: Path, where: str) -> None:
     with DataRoot.open(str(scratch / "root with\tblank")) as root:

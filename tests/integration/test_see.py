@@ -1,0 +1,441 @@
+"""explain, blame, who and du on whole, damaged and dead roots; sha256sum, jq, find and du are the oracles."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from minidock.__main__ import run
+from tests import builders
+from tests.bad_roots import FAULTS, BadRoot, copy_root
+from tests.bad_roots import images as sick_images
+from tests.conftest import missing
+from tests.integration.tool import command
+from tests.seen_roots import CHANGES, age, images, stamps
+
+
+class Looker:
+    """minidock on one root, for looking only."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def __call__(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
+        return builders.run_command(*command("--root", self.root, *words), check=False, timeout=60)
+
+    def good(self, *words: str | Path) -> str:
+        done = self(*words)
+        assert done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert not done.stderr, done.stderr
+        return done.stdout
+
+    def document(self, *words: str | Path) -> Any:
+        return json.loads(self.good(*words, "--json"))
+
+
+@pytest.fixture(scope="module")
+def made(session_scratch: Path, busybox_layer: bytes) -> Path:
+    """A root with the images of seen_roots and a container `box` of seen:1 that was changed."""
+    root = session_scratch / "seen"
+    archive = builders.docker_archive(session_scratch / "seen.tar", *images(busybox_layer))
+    for words in (
+        ("pull-tar", "-q", archive),
+        ("run", "--name", "box", "--network", "none", "-v", "store:/store", "seen:1", "sh", "-c", CHANGES),
+    ):
+        builders.run_command(*command("--root", root, *words), timeout=60)
+    return root
+
+
+@pytest.fixture
+def look(made: Path) -> Looker:
+    return Looker(made)
+
+
+@pytest.mark.parametrize("name", ["seen:1", "seen:2", "box"])
+def test_the_shell_lines_of_explain_find_the_same(name: str, look: Looker) -> None:
+    if not shutil.which("jq"):
+        missing("jq is not installed")
+    told = look.document("explain", name)
+    script = look.good("explain", "--shell", name)
+    done = builders.run_command("unshare", "--mount", "sh", "-eu", "-c", script)
+    found = [line.split(" ") for line in done.stdout.splitlines()]
+    assert ["image", told["image_id"]] in found
+    assert ["config", told["image_id"]] in found
+    for layer in told["layers"]:
+        if layer["role"] != "layer":
+            continue
+        number = str(layer["number"])
+        assert ["diff-id", number, layer["diff_id"]] in found
+        assert ["chain-id", number, layer["chain_id"]] in found
+        assert ["cache-id", number, layer["cache_id"]] in found
+        assert ["link", number, layer["link_id"], f"../{layer['cache_id']}/diff"] in found
+        if layer["lowers"]:
+            assert ["lower", number, ":".join(layer["lowers"])] in found
+        if layer["hash_input"]:
+            assert builders.sha256(layer["hash_input"].encode()) == layer["chain_id"]
+        else:
+            assert layer["chain_id"] == layer["diff_id"]
+    lowers = next(line[1] for line in found if line[0] == "lowerdir")
+    if name == "box":
+        assert f"lowerdir={lowers.partition(':')[2]}," in told["options"]
+        assert told["options"].endswith(f"upperdir={told['mount_id']}/diff,workdir={told['mount_id']}/work")
+        assert ["new"] in found
+        assert ["home"] not in found
+    else:
+        assert told["options"].endswith(f"lowerdir={lowers}")
+        assert ["new"] not in found
+        assert ["data"] in found
+
+
+def test_explain_as_a_tree(look: Looker) -> None:
+    told = look.document("explain", "seen:1")
+    text = look.good("explain", "--no-trunc", "seen:1")
+    for layer in told["layers"]:
+        assert layer["diff_id"] in text
+        assert layer["chain_id"] in text
+        assert f"overlay2/{layer['cache_id']}" in text
+        assert f"l/{layer['link_id']} → ../{layer['cache_id']}/diff" in text
+    assert f'sha256 of "{told["layers"][1]["hash_input"]}"' in text
+    assert told["layers"][0]["shared_with"] == ["other:1", "seen:2"] or told["layers"][0]["shared_with"] == [
+        "seen:2",
+        "other:1",
+    ]
+    assert "\x1b" not in text
+    assert look("explain", "nothing").returncode == 1
+
+
+def _past(look: Looker, name: str, pattern: str, *words: str) -> dict[str, list[tuple[str, str]]]:
+    found = look.document("blame", name, pattern, *words)
+    return {one["path"]: [(event["action"], event["layer"]) for event in one["events"]] for one in found}
+
+
+def test_blame_tells_every_version(look: Looker) -> None:
+    assert _past(look, "box", "/etc/passwd") == {
+        "/etc/passwd": [("changed", "container"), ("changed", "layer 2"), ("added", "layer 1")]
+    }
+    assert _past(look, "box", "data/*") == {
+        "/data/again": [("added", "layer 2")],
+        "/data/deep": [("changed", "layer 3"), ("added", "layer 2")],
+        "/data/link": [("added", "layer 2")],
+        "/data/moved": [("added", "container")],
+        "/data/one": [("deleted", "layer 3"), ("added", "layer 2")],
+        "/data/same": [("deleted", "container"), ("added", "layer 2")],
+        "/data/two": [("deleted", "container"), ("added", "layer 2")],
+    }
+    assert _past(look, "seen:1", "**/alice") == {"/home/alice": [("deleted", "layer 3"), ("added", "layer 1")]}
+    assert _past(look, "seen:1", "/data/deep/**") == {
+        "/data/deep": [("changed", "layer 3"), ("added", "layer 2")],
+        "/data/deep/four": [("added", "layer 3")],
+        "/data/deep/three": [("deleted", "layer 3"), ("added", "layer 2")],
+    }
+    events = {one["path"]: one["events"] for one in look.document("blame", "box", "**")}
+    assert events["/tmp"][0]["why"] == ["type"]
+    assert events["/etc/passwd"][0]["why"] == ["data", "mtime"]
+    assert events["/data/deep"][0]["why"] == ["opaque"]
+    assert events["/home/alice"][0]["cause"] == "whiteout"
+    assert events["/home/alice"][0]["cause_path"] == "/home"
+    assert events["/data/deep/three"][0]["cause"] == "opaque"
+    assert events["/data/one"][0]["created_by"] == "layer 2"
+
+
+def test_blame_goes_over_all_that_find_sees(look: Looker) -> None:
+    told = look.document("explain", "box")
+    paths: set[str] = set()
+    for layer in told["layers"]:
+        top = look.root / layer["directory"] / "diff"
+        words = ("find", top, "-mindepth", "1", "-printf", "/%P\\n")
+        paths |= set(builders.run_command(*words).stdout.splitlines())
+    blamed = look.document("blame", "box", "**")
+    assert {one["path"] for one in blamed} == paths
+    assert [one["path"] for one in blamed] == sorted(paths, key=lambda path: path.split("/"))
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (("seen:1", "/etc/passwd"), 0),
+        (("seen:1", "/data/one"), 0),
+        (("seen:1", "/not/there"), 1),
+        (("seen:1", "*.not"), 1),
+        (("-F", "seen:1", "/etc/pass*"), 1),
+        (("nothing:1", "/etc/passwd"), 2),
+    ],
+)
+def test_blame_ends_like_grep(words: tuple[str, ...], status: int, look: Looker) -> None:
+    done = look("blame", *words)
+    assert done.returncode == status
+    assert bool(done.stderr) == (status == 2)
+    assert bool(done.stdout) == (status == 0)
+
+
+def test_who_leads_there_and_back(look: Looker) -> None:
+    told = look.document("explain", "box")
+    bottom, middle = told["layers"][:2]
+    for word in (
+        middle["cache_id"],
+        middle["cache_id"][:20],
+        middle["link_id"],
+        middle["link_id"][:8],
+        f"l/{middle['link_id']}",
+        middle["chain_id"],
+        middle["chain_id"][7:30],
+        middle["diff_id"],
+        f"overlay2/{middle['cache_id']}",
+        str(look.root / "overlay2" / middle["cache_id"] / "diff"),
+        middle["record"],
+    ):
+        owner = look.document("who", word)[0]
+        assert (owner["kind"], owner["identity"]) == ("layer", middle["chain_id"]), word
+        assert owner["facts"]["directory"] == f"overlay2/{middle['cache_id']}"
+        users = {name for user in owner["users"] for name in user["names"]}
+        assert users == {"seen:1", "seen:2", "box"}
+    owner = look.document("who", bottom["cache_id"])[0]
+    assert {name for user in owner["users"] for name in user["names"]} == {"seen:1", "seen:2", "other:1", "box"}
+    for word in (told["mount_id"], f"{told['mount_id']}-init", told["container_id"][:12], "box"):
+        kinds = {(owner["kind"], name) for owner in look.document("who", word) for name in _names(owner)}
+        assert kinds & {("directory", "box"), ("container", "seen:1")}, word
+    assert look.document("who", "seen:1")[0]["layers"] == [
+        [layer["label"], layer["cache_id"]] for layer in reversed(told["layers"][:3])
+    ]
+    volume = look.document("who", "volumes/store/_data")[0]
+    assert [(user["names"], user["note"]) for user in volume["users"]] == [(["box"], "mounts it at /store")]
+    assert look("who", "feedfeed").returncode == 1
+    assert look("who", "/etc/passwd").returncode == 2
+
+
+def _names(owner: dict[str, Any]) -> list[str]:
+    return [name for user in owner["users"] for name in user["names"]]
+
+
+def test_who_tells_where_a_file_is_to_be_seen(look: Looker) -> None:
+    told = look.document("explain", "box")
+    middle = told["layers"][1]
+    owner = look.document("who", f"overlay2/{middle['cache_id']}/diff/etc/passwd")[0]
+    notes = {user["names"][0]: user["note"] for user in owner["users"]}
+    assert owner["path"] == "/etc/passwd"
+    assert notes["seen:1"] == "its layer 2 of 3: the file is seen"
+    assert notes["box"] == "stands on it: hidden by container (replaced at /etc/passwd)"
+    owner = look.document("who", f"overlay2/{middle['cache_id']}/diff/data/one")[0]
+    notes = {user["names"][0]: user["note"] for user in owner["users"]}
+    assert notes["seen:1"] == "its layer 2 of 3: hidden by layer 3 (whiteout at /data/one)"
+    assert notes["seen:2"] == "its layer 2 of 2: the file is seen"
+
+
+def test_who_knows_a_mount(look: Looker, scratch: Path) -> None:
+    told = look.document("explain", "seen:1")
+    point = scratch / "point"
+    point.mkdir()
+    subprocess.run(
+        ["mount", "-t", "overlay", "-o", "ro," + told["options"].split(",")[-1], "overlay", point],
+        cwd=look.root / "overlay2",
+        check=True,
+    )
+    try:
+        assert look.document("who", point)[0]["identity"] == told["layers"][2]["chain_id"]
+        assert look.document("who", point / "bin/busybox")[0]["identity"] == told["layers"][0]["chain_id"]
+        owner = look.document("who", point / "etc/passwd")[0]
+        assert (owner["identity"], owner["path"]) == (told["layers"][1]["chain_id"], "/etc/passwd")
+    finally:
+        subprocess.run(["umount", point], check=True)
+
+
+def _disk_bytes(root: Path) -> int:
+    return int(builders.run_command("du", "-sx", "--block-size=1", root).stdout.split()[0])
+
+
+def test_du_adds_up_to_the_disks_own_figure(look: Looker, scratch: Path) -> None:
+    root = scratch / "copy"
+    builders.run_command("cp", "-a", look.root, root)
+    top = json.loads((root / "image/overlay2/repositories.json").read_text())["Repositories"]["seen"]["seen:1"]
+    layer = next((root / "overlay2").glob("*/diff/bin/busybox"))
+    os.link(layer, layer.with_name("second-name"))
+    (root / "buildkit").mkdir()
+    (root / "buildkit/cache.db").write_bytes(bytes(50_000))
+    orphan = root / "overlay2" / ("4" * 64) / "diff"
+    orphan.mkdir(parents=True)
+    (orphan / "file").write_bytes(bytes(300_000))
+    (root / "image/overlay2/layerdb/tmp/write-set-1").mkdir()
+    (root / "overlay2/l" / ("B" * 26)).symlink_to(f"../{'5' * 64}/diff")
+    with open(root / "volumes/store/_data/sparse", "wb") as file:
+        file.truncate(5_000_000)
+    account = Looker(root).document("du")
+    assert account["total"]["allocated_bytes"] == _disk_bytes(root)
+    assert sum(usage["allocated_bytes"] for usage in account["headings"].values()) == _disk_bytes(root)
+    apparent = builders.run_command("du", "-sx", "--block-size=1", "--apparent-size", root).stdout.split()[0]
+    assert account["total"]["apparent_bytes"] == int(apparent)
+    orphans = {one["path"]: one for one in account["orphans"]}
+    assert set(orphans) == {
+        f"overlay2/{'4' * 64}",
+        "image/overlay2/layerdb/tmp/write-set-1",
+        f"overlay2/l/{'B' * 26}",
+    }
+    assert orphans[f"overlay2/{'4' * 64}"]["usage"]["allocated_bytes"] == _disk_bytes(orphan.parent)
+    assert account["headings"]["volumes"]["apparent_bytes"] > 5_000_000
+    assert account["headings"]["other: buildkit"]["allocated_bytes"] == _disk_bytes(root / "buildkit")
+    for row in account["layers"]:
+        directory, record = (
+            root / "overlay2" / row["cache_id"],
+            root / "image/overlay2/layerdb/sha256" / row["chain_id"][7:],
+        )
+        assert row["usage"]["allocated_bytes"] == _disk_bytes(directory) + _disk_bytes(record)
+    images = {row["image_id"]: row for row in account["images"]}
+    for row in account["images"]:
+        assert row["total"]["allocated_bytes"] == row["unique"]["allocated_bytes"] + row["shared"]["allocated_bytes"]
+    part = Looker(root).document("du", "seen:1", "box")
+    assert {row["image_id"]: row["total"] for row in part["images"]} == {top: images[top]["total"]}
+    assert part["containers"] == account["containers"]
+    text = Looker(root).good("du")
+    assert "no layer and no container has this directory" in text
+
+
+@pytest.fixture(scope="module")
+def whole(session_scratch: Path, busybox_layer: bytes) -> Path:
+    root = session_scratch / "see-whole"
+    archive = builders.docker_archive(session_scratch / "see-sick.tar", *sick_images(busybox_layer))
+    for words in (
+        ("pull-tar", "-q", archive),
+        ("create", "--name", "sick-box", "--network", "none", "sick:1", "true"),
+        ("create", "--name", "well-box", "--network", "none", "well:1", "true"),
+    ):
+        builders.run_command(*command("--root", root, *words), timeout=60)
+    return root
+
+
+# What of a damaged root concerns neither the image nor the container, so that nothing need be said of it there.
+ELSEWHERE = {
+    "a name of an image that is not there",
+    "folder of a layer half stored",
+    "record half removed",
+    "config half written",
+    "directory without a record",
+    "short name of nothing",
+}
+
+
+@pytest.mark.parametrize("fault", sorted(FAULTS))
+def test_damaged_roots_are_told_as_they_are(
+    fault: str, whole: Path, scratch: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    bad = copy_root(whole, scratch / "root")
+    FAULTS[fault][1](bad)
+    disk_bytes, orphans = _disk_bytes(bad.path), _orphans(fault, bad)
+    age(bad.path)
+    before = stamps(bad.path)
+
+    def look(*words: str) -> tuple[int, str]:
+        status = run(["--root", str(bad.path), *words])
+        sys.stdout.flush()
+        shown = capfd.readouterr()
+        return status, shown.out + shown.err
+
+    said = ""
+    for words in (
+        ("explain", "sick:1"),
+        ("explain", bad.sick[7:19]),
+        ("explain", "sick-box"),
+        ("explain", bad.box.name),
+        ("blame", "sick:1", "/data/*"),
+        ("who", bad.layers[1][1].name),
+        ("who", "sick-box"),
+    ):
+        status, text = look(*words)
+        assert status in (0, 1, 2), words
+        said += text
+    is_told = "✗" in said or "WARNING" in said or "minidock: " in said
+    assert is_told != (fault in ELSEWHERE), said
+    account = json.loads(look("du", "--json")[1])
+    assert account["total"]["allocated_bytes"] == disk_bytes
+    assert {orphan["path"] for orphan in account["orphans"]} == orphans
+    # The other image stays whole for every look, unless what names it is gone.
+    if not fault.startswith("repositories.json"):
+        assert "✗" not in look("explain", "well:1")[1]
+        assert look("blame", "well:1", "/well")[0] == 0
+    assert stamps(bad.path) == before
+
+
+def _orphans(fault: str, bad: BadRoot) -> set[str]:
+    """What nothing refers to any more after this damage."""
+    bottom, middle, top = (f"overlay2/{layer.name}" for _, layer in bad.layers)
+    container = {f"overlay2/{bad.mount.name}", f"overlay2/{bad.init.name}"}
+    removed = f"image/overlay2/layerdb/sha256/{'2' * 64}-{'3' * 64}-removing"
+    found: dict[str, set[str]] = {
+        "record half removed": {removed},
+        "directory without a record": {f"overlay2/{'4' * 64}"},
+        "folder of a layer half stored": {"image/overlay2/layerdb/tmp/write-set-123456789"},
+        "short name of nothing": {f"overlay2/l/{'B' * 26}"},
+        "config half written": {f"image/overlay2/imagedb/content/sha256/.tmp-{bad.sick[7:]}123"},
+        "record of a middle layer": {middle},
+        "cache-id emptied": {middle},
+        "record of the top layer: an image without its chain": {top},
+        "container without a mount record": container | {f"containers/{bad.box.name}"},
+        "mount record without a container": container | {f"image/overlay2/layerdb/mounts/{bad.box.name}"},
+    }
+    gone = {
+        "directory of the bottom layer": bad.layers[0][1],
+        "directory of a middle layer": bad.layers[1][1],
+        "directory of the top layer": bad.layers[2][1],
+        "directory of the container": bad.mount,
+        "directory of the init layer": bad.init,
+    }
+    if fault in gone:
+        links = (bad.path / "overlay2/l").iterdir()
+        return {f"overlay2/l/{link.name}" for link in links if os.readlink(link) == f"../{gone[fault].name}/diff"}
+    return found.get(fault, set())
+
+
+def test_a_lost_record_is_bridged_by_the_list_of_the_layer_above(whole: Path, scratch: Path) -> None:
+    bad = copy_root(whole, scratch / "root")
+    FAULTS["record of a middle layer"][1](bad)
+    look = Looker(bad.path)
+    told = json.loads(look("explain", "--json", "sick:1").stdout)
+    assert told["layers"][1]["cache_id"] == bad.layers[1][1].name
+    assert told["layers"][1]["is_by_lower"]
+    assert any("record is missing" in fault for fault in told["faults"])
+    assert json.loads(look("blame", "--json", "sick:1", "/data/one").stdout)[0]["events"][0]["layer"] == "layer 2"
+
+
+@pytest.fixture
+def read_only(look: Looker, scratch: Path) -> Iterator[Path]:
+    """The root as a dead disk: a read-only mount."""
+    target = scratch / "dead"
+    target.mkdir()
+    subprocess.run(["mount", "--bind", look.root, target], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", target], check=True)
+    yield target
+    subprocess.run(["umount", target], check=True)
+
+
+def test_a_dead_root_on_a_read_only_mount(read_only: Path, look: Looker) -> None:
+    age(look.root)
+    before = stamps(look.root)
+    dead = Looker(read_only)
+    for words in (("explain", "box"), ("blame", "box", "**"), ("who", "box"), ("du",)):
+        dead.good(*words)
+        look.good(*words)
+    assert stamps(look.root) == before
+
+
+def test_hostile_names_never_reach_the_terminal(scratch: Path, busybox_layer: bytes) -> None:
+    evil = b"evil\x1b]0;title\x07\n\xff[red]"
+    layer = builders.layer_tar(builders.tar_member(evil, b"x"))
+    config = builders.image_config(
+        [busybox_layer, layer], history=[{"created_by": "\x1b[2J[bold]one"}, {"created_by": "two\x9b1m"}]
+    )
+    spec = builders.ImageSpec([busybox_layer, layer], tags=["evil:1"], config=config)
+    root = scratch / "root"
+    builders.run_command(*command("--root", root, "pull-tar", "-q", builders.docker_archive(scratch / "a.tar", spec)))
+    look = Looker(root)
+    for words in (("explain", "evil:1"), ("blame", "evil:1", "*"), ("explain", "--json", "evil:1"), ("du",)):
+        text = look.good(*words)
+        assert all(letter.isprintable() or letter == "\n" for letter in text), words
+    assert "\\x1b[2J[bold]one" in look.good("explain", "evil:1")
+    assert stat.S_ISREG(look.document("blame", "evil:1", "evil*")[0]["events"][0]["mode"])
