@@ -5,6 +5,8 @@
     ├── NotFound                     125
     │   ├── NoSuchImage
     │   ├── NoSuchContainer
+    │   ├── NoSuchVolume
+    │   ├── NoSuchNetwork
     │   └── NoSuchLayer
     ├── Conflict                     125   the store's state forbids it
     │   ├── NameInUse
@@ -79,6 +81,12 @@ class NoSuchVolume(NotFound):
     """No volume has this name."""
 
     default_hint = "minidock volume ls lists what there is"
+
+
+class NoSuchNetwork(NotFound):
+    """No network has this name or ID."""
+
+    default_hint = "minidock network ls lists what there is"
 
 
 class NoSuchLayer(NotFound):

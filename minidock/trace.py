@@ -11,9 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
-    # trace(kind, text): kind is one of KINDS, text one line (for mount, clone and exec a shell line to replay)
+    # trace(kind, text): kind is one of KINDS, text one line (for mount, clone, exec and network a shell line to replay)
     Trace: TypeAlias = Callable[[str, str], None]
     # progress(key, state, done, total): key names a layer, units are bytes, total 0 when unknown
     Progress: TypeAlias = Callable[[str, str, int, int], None]
 
-KINDS = ("read", "hash", "write", "link", "remove", "mount", "clone", "cgroup", "exec", "signal")
+KINDS = ("read", "hash", "write", "link", "remove", "mount", "clone", "cgroup", "exec", "network", "signal")

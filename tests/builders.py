@@ -295,14 +295,15 @@ def tree_listing(root: Path | str) -> list[tuple[Any, ...]]:
     """Every path below root with type, mode, owner, size and link target; equal lists mean an equal tree.
 
     Directory sizes and times are left out, since they differ without anything having changed, and so are
-    minidock's compiled seccomp filters, which the first container leaves for all that follow.
+    minidock's compiled seccomp filters and the lock of its networks, which the first container leaves for all that
+    follow.
     """
     listing: list[tuple[Any, ...]] = []
     base = os.fsencode(root)
     for where, directories, files in os.walk(base):
         for name in sorted(directories + files):
             path = os.path.join(where, name)
-            if path.startswith(base + b"/minidock/seccomp"):
+            if path.startswith((base + b"/minidock/seccomp", base + b"/minidock/network")):
                 continue
             status = os.lstat(path)
             is_link = (status.st_mode & 0o170000) == 0o120000

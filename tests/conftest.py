@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests import builders
+from tests import builders, netns
+
+# Before anything is started: engines and containers are in the session's network, too.
+netns.enter_own()
 
 IN_CI = os.environ.get("CI") == "1"
 
@@ -104,11 +107,13 @@ class Engine:
         self.socket = base / "docker.sock"
         self.pidfile = base / "docker.pid"
         self.driver = "overlay2"
+        self.prefix: list[str] = []
         self.process: subprocess.Popen[bytes] | None = None
 
     def words(self) -> list[str]:
         """The command line that starts dockerd."""
         return [
+            *self.prefix,
             "/usr/sbin/dockerd",
             f"--data-root={self.root}",
             f"--exec-root={self.base / 'exec'}",

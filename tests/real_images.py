@@ -18,6 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from tests import builders
+from tests.netns import outside
 
 CACHE = Path(os.environ.get("MINIDOCK_TEST_CACHE", "/var/tmp/minidock-tests"))
 PACKAGES = ("python3-minimal", "gcc", "git", "vim", "cmake", "make", "perl", "curl", "strace")
@@ -40,7 +41,8 @@ def minbase_rootfs() -> Path:
     """A minbase Debian as a plain rootfs tar, about 170 MB."""
 
     def make(part: Path) -> None:
-        builders.run_command("mmdebstrap", "--variant=minbase", "--mode=root", "--format=tar", "bookworm", part)
+        words = ["mmdebstrap", "--variant=minbase", "--mode=root", "--format=tar", "bookworm"]
+        builders.run_command(*outside(), *words, part)
 
     return _cached("minbase-rootfs.tar", make)
 
@@ -84,6 +86,7 @@ def ten_layers() -> Path:
 
         base = Path(tempfile.mkdtemp(prefix="mdimages-", dir="/dev/shm"))
         engine = Engine(base)
+        engine.prefix = outside()
         engine.start()
         try:
             engine.docker("import", minbase_rootfs(), "minbase:1")

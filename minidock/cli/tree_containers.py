@@ -9,6 +9,7 @@ import typer
 from minidock.cli import tree_isolation as isolation
 from minidock.cli import tree_life as life
 from minidock.cli import tree_limits as limit
+from minidock.cli import tree_network as net
 from minidock.cli.groups import app, container, declare
 from minidock.cli.tree_images import Explain, Filter, Format, InspectFormat, Json, NoTrunc, Reproducible
 
@@ -57,9 +58,6 @@ Tmpfs = Annotated[
     list[str] | None, typer.Option("--tmpfs", metavar="TARGET[:OPTIONS]", help="Mount a tmpfs (repeatable)")
 ]
 ReadOnly = Annotated[bool, typer.Option("--read-only", show_default=False, help="Make the root read-only")]
-Network = Annotated[
-    str | None, typer.Option("--network", "--net", metavar="MODE", help="'none' (the default) or 'host'")
-]
 CapAdd = Annotated[
     list[str] | None, typer.Option("--cap-add", metavar="CAPABILITY", help="Add a capability (repeatable)")
 ]
@@ -115,7 +113,15 @@ def run(
     mount: Mount = None,
     tmpfs: Tmpfs = None,
     read_only: ReadOnly = False,
-    network: Network = None,
+    network: net.Network = None,
+    network_alias: net.Alias = None,
+    ip: net.Ip = None,
+    ip6: net.Ip6 = None,
+    mac_address: net.MacAddress = None,
+    dns: net.Dns = None,
+    dns_search: net.DnsSearch = None,
+    dns_option: net.DnsOption = None,
+    add_host: net.AddHost = None,
     cap_add: CapAdd = None,
     cap_drop: CapDrop = None,
     group_add: GroupAdd = None,
@@ -188,7 +194,15 @@ def create(
     mount: Mount = None,
     tmpfs: Tmpfs = None,
     read_only: ReadOnly = False,
-    network: Network = None,
+    network: net.Network = None,
+    network_alias: net.Alias = None,
+    ip: net.Ip = None,
+    ip6: net.Ip6 = None,
+    mac_address: net.MacAddress = None,
+    dns: net.Dns = None,
+    dns_search: net.DnsSearch = None,
+    dns_option: net.DnsOption = None,
+    add_host: net.AddHost = None,
     cap_add: CapAdd = None,
     cap_drop: CapDrop = None,
     group_add: GroupAdd = None,

@@ -254,12 +254,13 @@ def container_document(
     created_ns: int,
     argv: list[str],
     run: dict[str, Any],
-    network: str,
+    networks: dict[str, Any],
     mount_points: dict[str, Any],
 ) -> dict[str, Any]:
     """A new container's config.v2.json, keys in the order of Docker 20.10.
 
-    Shape: run is the finished `Config` object, argv the entry point and command joined
+    Shape: run is the finished `Config` object, argv the entry point and command joined; networks: an endpoint_document
+           for each network's name
     """
     return {
         "StreamConfig": {},
@@ -277,7 +278,7 @@ def container_document(
             "HairpinMode": False,
             "LinkLocalIPv6Address": "",
             "LinkLocalIPv6PrefixLen": 0,
-            "Networks": {network: endpoint_document()},
+            "Networks": networks,
             "Service": None,
             "Ports": None,
             "SandboxKey": "",

@@ -57,8 +57,9 @@ class ContainerJob(Job):
         self.restarts: Restarts | None = None
 
     def descriptors(self) -> list[int]:
-        """The data root and the locks."""
-        return [self.container.root.fd, self.lock.fd, self.engine_fd]
+        """The data root, the locks, and what keeps its addresses."""
+        places = self.spec.places
+        return [self.container.root.fd, self.lock.fd, self.engine_fd, -1 if places is None else places.fd]
 
     def launch(self, stdin_fd: int, stdout_fd: int, stderr_fd: int) -> Launched:
         """Launch, with the log open."""
@@ -109,6 +110,7 @@ class ContainerJob(Job):
 
     def failed(self, error: MinidockError) -> None:
         """Keep the reason with the container, which stays as created, or goes with --rm."""
+        self._leave_networks()
         state = self.container.state
         state.exit_code = error.exit_code if isinstance(error, CommandError) else 128
         state.error = error.message
@@ -141,6 +143,7 @@ class ContainerJob(Job):
                     state.status = "restarting"
                     self.container.record_exit(state, durable=False, restarts=self._restart_count)
                     return delay_ms
+            self._leave_networks()
             if self.auto_remove:
                 os.write(self.exit_fd, str(exit_code).encode("ascii"))
             if self.auto_remove and asked != KEEP:
@@ -153,6 +156,14 @@ class ContainerJob(Job):
             # The next command that looks at this container finds its process gone and says so.
             return None
         return None
+
+    def _leave_networks(self) -> None:
+        """Give the addresses back; if that fails, the next command does it."""
+        if self.spec.places is not None:
+            try:
+                self.spec.places.release()
+            except (MinidockError, OSError):
+                self.spec.places.close()
 
     def _restart_delay_ms(self) -> int | None:
         # Read anew: `update` may have changed the policy.
@@ -186,6 +197,7 @@ class ContainerJob(Job):
 
     def given_up(self) -> None:
         """It is not restarted after all: put the last end on record."""
+        self._leave_networks()
         state = self.state
         state.status, state.pid = "exited", 0
         try:

@@ -104,6 +104,10 @@ class Exchange:
             if handle >= 0:
                 os.close(handle)
 
+    def release_child(self) -> None:
+        """In the parent: let the child, which waits for its network, go on."""
+        os.write(self.life_write, b"n")
+
     def send_console(self, master: int) -> None:
         """In the child: pass the terminal's master to the parent."""
         _send_fd(self.console_child, master)
@@ -184,9 +188,11 @@ def clone_and_settle(
     exchange: Exchange,
     work: Callable[[], NoReturn],
     group: Cgroup,
+    connect: Callable[[int], None] | None = None,
 ) -> tuple[int, int, int | None]:
     """Clone a child into the v2 group that does this work, and wait until its program runs.
 
+    Shape:   connect: called with the pid, for what the parent has to do before the child can finish
     Returns: (pid, pidfd, the terminal's master or None)
     Raises:  what the child reported; the child is reaped then
     """
@@ -205,6 +211,9 @@ def clone_and_settle(
     console: int | None = None
     try:
         exchange.close_child_side()
+        if connect is not None:
+            connect(pid)
+            exchange.release_child()
         console = exchange.receive_console()
         error = exchange.outcome()
     except BaseException:

@@ -8,7 +8,7 @@ import os
 
 from minidock.errors import SyscallError, UsageError
 from minidock.linux.libc import declare
-from minidock.linux.namespaces import CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWUTS
+from minidock.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS
 from minidock.runtime.devices import HostDevice, host_devices
 from minidock.runtime.operation import PROC_SUPER_MAGIC, S_IFDIR, S_IFMT, Operation, Setup, filesystem_magic
 
@@ -53,13 +53,12 @@ class Isolation:
             if mode == "host":
                 self.shared |= flag
             elif mode.startswith("container:") and containers is not None:
-                if self.joins is None:
-                    from minidock.runtime.joined import Joins
-
-                    self.joins = Joins(containers)
-                self.joins.wanted.append((flag, mode.removeprefix("container:")))
+                self._join(containers, flag, mode)
             elif mode not in _OWN[field]:
                 raise UsageError(f"container {name}: {field} {mode!r} is not supported")
+        network = host.get("NetworkMode") or ""
+        if network.startswith("container:") and containers is not None:
+            self._join(containers, CLONE_NEWNET, network)
         self.has_shm = host.get("IpcMode") != "none"
         self.oom_score_adj = int(host.get("OomScoreAdj") or 0)
         self.sysctls: dict[str, str] = dict(host.get("Sysctls") or {})
@@ -67,6 +66,13 @@ class Isolation:
         self.devices: list[tuple[HostDevice, str]] = []
         for each in host.get("Devices") or ():
             self.devices += _nodes(each["PathOnHost"], each["PathInContainer"], each["CgroupPermissions"])
+
+    def _join(self, containers: ContainerStore, flag: int, mode: str) -> None:
+        if self.joins is None:
+            from minidock.runtime.joined import Joins
+
+            self.joins = Joins(containers)
+        self.joins.wanted.append((flag, mode.removeprefix("container:")))
 
     def start_operations(self) -> list[Operation]:
         """What the first process does before anything else."""

@@ -1,4 +1,4 @@
-"""Namespaces of other containers: `--pid`, `--ipc`, `--uts container:ID`.
+"""Namespaces of other containers: `--pid`, `--ipc`, `--uts`, `--network container:ID`.
 
 The records name the other container by its ID. Which process that is, is found anew at each start, and held from
 then on by a pidfd that was checked against its recorded start time, so no pid can be mistaken for another.
@@ -18,6 +18,7 @@ from minidock.errors import ContainerNotRunning, NoSuchContainer, SyscallError, 
 from minidock.linux.mount import attach_tree, clone_tree
 from minidock.linux.namespaces import (
     CLONE_NEWIPC,
+    CLONE_NEWNET,
     CLONE_NEWNS,
     CLONE_NEWPID,
     describe_flags,
@@ -85,6 +86,8 @@ def _find(containers: ContainerStore, flag: int, container_id: str) -> Container
     if found.state.is_restarting():
         raise ContainerNotRunning(f"{prefix}Container {found.id} is restarting, wait until the container is running")
     if not found.is_running():
+        if flag == CLONE_NEWNET:
+            raise ContainerNotRunning(f"cannot join network of a non running container: {found.id}")
         raise ContainerNotRunning(f"{prefix}container {found.id} is not running")
     if flag == CLONE_NEWIPC and not _shares_ipc(found):
         raise UsageError(f"{prefix}non-shareable IPC (hint: use IpcMode:shareable for the donor container)")

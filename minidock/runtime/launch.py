@@ -96,6 +96,7 @@ def _launch(
             standard, exchange.error_write, exchange.life_read, exchange.trampoline, joins=exchange.joins
         )
         setup = Setup(exchange.send_console)
+        setup.parent_fd = exchange.life_read
 
         def work() -> NoReturn:
             set_dumpable(False)
@@ -108,13 +109,14 @@ def _launch(
             settle(payload, setup.user, channels, setup.root_fd, setup.console_fd)
 
         try:
+            connect = spec.places.connect if spec.places is not None else None
             if pid_space >= 0 and not exchange.joins:
                 from minidock.runtime.joined import InPidNamespace
 
                 with InPidNamespace(pid_space):
-                    pid, pidfd, console = clone_and_settle(clone_flags(spec), exchange, work, group)
+                    pid, pidfd, console = clone_and_settle(clone_flags(spec), exchange, work, group, connect)
             else:
-                pid, pidfd, console = clone_and_settle(clone_flags(spec), exchange, work, group)
+                pid, pidfd, console = clone_and_settle(clone_flags(spec), exchange, work, group, connect)
         finally:
             _forget_merged(plan)
     except BaseException:

@@ -36,15 +36,17 @@ class Setup:
     """What the operations hand on to one another inside the child.
 
     Shape: held: detached mounts by the target they are for; root_fd: the container's root after pivot_root;
-           descriptors_fd: the host's /proc/self/fd where the container's /proc does not show this process, else -1
+           descriptors_fd: the host's /proc/self/fd where the container's /proc does not show this process, else -1;
+           parent_fd: a byte comes here when the parent has connected the container's network, the end when it is gone
     """
 
-    __slots__ = ("console_fd", "descriptors_fd", "held", "null_fd", "root_fd", "send_console", "user")
+    __slots__ = ("console_fd", "descriptors_fd", "held", "null_fd", "parent_fd", "root_fd", "send_console", "user")
 
     def __init__(self, send_console: Callable[[int], None]) -> None:
         self.send_console = send_console
         self.held: dict[bytes, int] = {}
         self.root_fd = -1
+        self.parent_fd = -1
         self.null_fd = -1
         self.console_fd = -1
         self.descriptors_fd = -1

@@ -97,11 +97,13 @@ _TMPFS_FLAGS = {
 def clone_flags(spec: ContainerSpec) -> int:
     """The namespaces that the container's first process is cloned into; its cgroup namespace follows."""
     flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC
+    if spec.network != "host":
+        flags |= CLONE_NEWNET
     if spec.isolation is not None:
         flags &= ~spec.isolation.shared
         if spec.isolation.joins is not None:
             flags &= ~spec.isolation.joins.flags
-    return flags if spec.network == "host" else flags | CLONE_NEWNET
+    return flags
 
 
 def describe_clone(spec: ContainerSpec) -> str:
@@ -135,7 +137,7 @@ def build_plan(
         plan.append(MakeWorkdir(spec.cwd))
     if clone_flags(spec) & CLONE_NEWUTS:
         plan.append(SetHostname(spec.hostname))
-    if spec.network != "host":
+    if clone_flags(spec) & CLONE_NEWNET:
         plan.append(RaiseLoopback())
     plan.append(_attach_or(joined, CLONE_NEWPID, MountTop(b"proc", b"/proc", b"proc", _SAFE)))
     plan += _dev(spec, taken, joined)
@@ -147,7 +149,9 @@ def build_plan(
     plan += [_user_operation(each) for each in user_mounts]
     if spec.tty and "/dev" not in taken:
         plan.append(OpenConsole())
-    if spec.network != "host":
+    if spec.places is not None:
+        plan += spec.places.attachment.operations()
+    if clone_flags(spec) & CLONE_NEWNET:
         plan.append(WriteSysctl(b"/proc/sys/net/ipv4/ip_unprivileged_port_start", b"0"))
         plan.append(WriteSysctl(b"/proc/sys/net/ipv4/ping_group_range", b"0 2147483647"))
     if spec.isolation is not None:

@@ -19,21 +19,14 @@ if TYPE_CHECKING:
 
     from minidock.store.containers import Container, ContainerStore
 
-_HOSTS = (
-    "127.0.0.1\tlocalhost\n"
-    "::1\tlocalhost ip6-localhost ip6-loopback\n"
-    "fe00::0\tip6-localnet\n"
-    "ff00::0\tip6-mcastprefix\n"
-    "ff02::1\tip6-allnodes\n"
-    "ff02::2\tip6-allrouters\n"
-)
 # What an engine may have been told of a container, and is kept for it, but does nothing here.
 _NOT_APPLIED = (
-    "DeviceRequests", "Dns", "ExtraHosts", "PortBindings", "UsernsMode",
+    "DeviceRequests", "UsernsMode",
 )  # fmt: skip
 _ISOLATION_FIELDS = ("PidMode", "UTSMode", "OomScoreAdj", "Sysctls", "Ulimits", "Devices")
+# How many containers may share a network through one another.
+_MAX_SHARED = 64
 _OWN_IPC = (None, "", "private", "shareable")
-_FALLBACK_SERVERS = "nameserver 8.8.8.8\nnameserver 8.8.4.4\n"
 
 
 def container_spec(container: Container) -> ContainerSpec:
@@ -43,13 +36,8 @@ def container_spec(container: Container) -> ContainerSpec:
     """
     config = container.config
     layer = container.sound_layer()
-    network = config.host_text("NetworkMode")
-    if network not in ("none", "host"):
-        raise UsageError(
-            f"container {container.name}: network {network or 'default'} is not supported yet",
-            hint="create it with --network none or --network host",
-        )
     binds, tmpfs = mounts_of(container)
+    names = _name_giver(container)
     return ContainerSpec(
         container_id=container.id,
         overlay_path=container.root.overlay_path,
@@ -60,16 +48,16 @@ def container_spec(container: Container) -> ContainerSpec:
         cwd=config.run_text("WorkingDir"),
         user=config.run_text("User"),
         group_add=config.host_texts("GroupAdd"),
-        hostname=config.run_text("Hostname"),
+        hostname=names.config.run_text("Hostname"),
         binds=binds,
         tmpfs=tmpfs,
         etc_files={
-            "/etc/resolv.conf": f"{container.path}/resolv.conf",
-            "/etc/hostname": f"{container.path}/hostname",
-            "/etc/hosts": f"{container.path}/hosts",
+            "/etc/resolv.conf": f"{names.path}/resolv.conf",
+            "/etc/hostname": f"{names.path}/hostname",
+            "/etc/hosts": f"{names.path}/hosts",
         },
         read_only=config.host_flag("ReadonlyRootfs"),
-        network=network,
+        network=config.host_text("NetworkMode"),
         cap_add=config.host_texts("CapAdd"),
         cap_drop=config.host_texts("CapDrop"),
         privileged=config.host_flag("Privileged"),
@@ -84,6 +72,20 @@ def container_spec(container: Container) -> ContainerSpec:
     )
 
 
+def _name_giver(container: Container) -> Container:
+    """The container whose name, hosts and resolv.conf this one has: another one where it shares that one's network.
+
+    Raises: NoSuchContainer, UsageError
+    """
+    giver = container
+    for _ in range(_MAX_SHARED):
+        mode = giver.config.host_text("NetworkMode")
+        if not mode.startswith("container:"):
+            return giver
+        giver = container.root.containers.get(mode.removeprefix("container:"))
+    raise UsageError(f"container {container.name} shares a network with containers that share its own")
+
+
 def _limits(host: dict[str, Any]) -> dict[str, Any]:
     """The limits that are set; the module that knows them is for those containers only that have some."""
     if not any(map(host.get, LIMIT_FIELDS)) and host.get("MemorySwappiness") is None:
@@ -95,7 +97,8 @@ def _limits(host: dict[str, Any]) -> dict[str, Any]:
 
 def _isolation(host: dict[str, Any], name: str, containers: ContainerStore | None = None) -> Any:
     """The rarer settings, None for a container that has none of them."""
-    if not (any(map(host.get, _ISOLATION_FIELDS)) or host.get("IpcMode") not in _OWN_IPC):
+    shares = str(host.get("NetworkMode")).startswith("container:")
+    if not (any(map(host.get, _ISOLATION_FIELDS)) or host.get("IpcMode") not in _OWN_IPC or shares):
         return None
     from minidock.runtime.isolation import Isolation
 
@@ -200,47 +203,3 @@ def _tmpfs_options(point: dict[str, Any]) -> str:
     if options.get("SizeBytes"):
         words.append(f"size={int(options['SizeBytes'])}")
     return ",".join(words)
-
-
-def write_etc_files(container: Container, *, network: str, hostname: str) -> None:
-    """Write hostname, hosts and resolv.conf anew, in place, as each start does."""
-    host_net = network == "host"
-    hosts = _read_host("/etc/hosts") if host_net else b""
-    resolv = _read_host("/etc/resolv.conf")
-    if not host_net:
-        resolv = filter_resolv_conf(resolv)
-    for name, data in (
-        ("hostname", hostname.encode("utf-8", "surrogateescape") + b"\n"),
-        ("hosts", hosts or _HOSTS.encode("ascii")),
-        ("resolv.conf", resolv),
-    ):
-        path = f"{container.path}/{name}"
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-        try:
-            os.fchmod(handle, 0o644)
-            os.write(handle, data)
-        finally:
-            os.close(handle)
-
-
-def filter_resolv_conf(text: bytes) -> bytes:
-    """The host's resolv.conf without servers that only the host itself reaches; with none left, public ones."""
-    kept: list[bytes] = []
-    servers = 0
-    for line in text.splitlines():
-        words = line.split()
-        if words[:1] == [b"nameserver"] and len(words) > 1:
-            if words[1].startswith(b"127.") or words[1] in (b"::1", b"0.0.0.0"):
-                continue
-            servers += 1
-        kept.append(line)
-    result = b"\n".join(kept) + b"\n" if kept else b""
-    return result if servers else result + _FALLBACK_SERVERS.encode("ascii")
-
-
-def _read_host(path: str) -> bytes:
-    try:
-        with open(path, "rb", buffering=0) as file:
-            return file.read(1 << 20) or b""
-    except OSError:
-        return b""

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from minidock.network.joining import Places
     from minidock.runtime.isolation import Isolation
 
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -52,8 +53,9 @@ class ContainerSpec:
 
     Shape:  lowers: the rw layer's `lower` file, `l/XXX` topmost first; mount_id: the rw layer's directory below
             overlay_path; etc_files: path in the container -> file on the host; env: image's and caller's entries,
-            PATH, HOSTNAME, TERM and HOME are added as docker does; network: "none" or "host"; limits: fields of
-            hostconfig.json, see runtime.limits
+            PATH, HOSTNAME, TERM and HOME are added as docker does; network: "none", "host" or another word;
+            places: those on its networks, None for "none" and "host"; limits: fields of hostconfig.json, see
+            runtime.limits
     Units:  shm_size_bytes
     """
 
@@ -71,6 +73,7 @@ class ContainerSpec:
         "hostname",
         "init",
         "isolation",
+        "places",
         "limits",
         "lowers",
         "mount_id",
@@ -142,6 +145,7 @@ class ContainerSpec:
         self.no_new_privileges = no_new_privileges
         self.seccomp_filter = seccomp_filter
         self.isolation = isolation
+        self.places: Places | None = None
 
 
 class ExecSpec:

@@ -5,6 +5,7 @@
     ROOT/containers/         the containers' records
     ROOT/volumes/            the volumes; made with the first one
     ROOT/minidock/lock       held for each change; see lock.py
+    ROOT/minidock/network/   networks, and who is on them; see networks.py and endpoints.py
     ROOT/minidock/stage/     what is being made or removed at this moment; see transaction.py
 
 Docker's engine reads its root once and later writes from memory, so the two never write at the same time: see lock.py.
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
 
     from minidock.ids import ImageID
     from minidock.store.containers import ContainerStore
+    from minidock.store.endpoints import EndpointStore
     from minidock.store.imagedb import ImageStore
     from minidock.store.layerdb import LayerStore
     from minidock.store.lock import Lock
+    from minidock.store.networks import NetworkStore
     from minidock.store.references import ReferenceStore
     from minidock.store.reproducible import Reproducible
     from minidock.store.volumes import VolumeStore
@@ -227,6 +230,20 @@ class DataRoot:
         from minidock.store.volumes import VolumeStore
 
         return VolumeStore(self)
+
+    @property
+    def networks(self) -> NetworkStore:
+        """The networks."""
+        from minidock.store.networks import NetworkStore
+
+        return NetworkStore(self)
+
+    @property
+    def endpoints(self) -> EndpointStore:
+        """Who is on them."""
+        from minidock.store.endpoints import EndpointStore
+
+        return EndpointStore(self)
 
     def has_containers(self) -> bool:
         """Whether there is any container at all; cheaper than to read them."""

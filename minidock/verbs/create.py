@@ -6,7 +6,7 @@ import os
 import time
 
 from minidock.errors import InvalidReference, NoSuchImage, UsageError
-from minidock.formats.containerconfig import ContainerConfig, container_document, host_document
+from minidock.formats.containerconfig import ContainerConfig, container_document, endpoint_document, host_document
 from minidock.formats.mountspec import (
     BindRequest,
     VolumeRequest,
@@ -21,7 +21,6 @@ from minidock.ids import ContainerID, random_hex64
 from minidock.verbs.options import (
     CreateOptions,
     check_name,
-    check_network,
     generate_name,
     merge_env,
     read_env,
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
     from minidock.store.imagedb import Image
     from minidock.store.root import DataRoot
     from minidock.verbs.containervolumes import ContainerVolumes
+    from minidock.verbs.networking import NetworkChoice
 
 
 class _Mounts:
@@ -118,7 +118,6 @@ def create(root: DataRoot, image: str, command: list[str], options: CreateOption
     options = options or CreateOptions()
     if options.name:
         options.name = check_name(options.name)
-    network = check_network(options.network)
     if options.pull not in ("missing", "never", "always", ""):
         raise UsageError(f'invalid pull option: \'{options.pull}\': must be one of "always", "missing" or "never"')
     if options.cidfile and os.path.exists(options.cidfile):
@@ -127,7 +126,8 @@ def create(root: DataRoot, image: str, command: list[str], options: CreateOption
         )
     mounts = _Mounts(options)
     warnings = _verify_limits(options)
-    isolated = _isolated(root, options, network, warnings)
+    choice = _choose_network(root, options)
+    isolated = _isolated(root, options, options.network if choice is None else choice.mode, warnings)
     with root.lock():
         found = find_image(root, image, pull=options.pull)
         container_id = ContainerID(random_hex64())
@@ -146,10 +146,14 @@ def create(root: DataRoot, image: str, command: list[str], options: CreateOption
             created_ns=time.time_ns(),
             argv=argv,
             run=run,
-            network=network,
+            networks=_networks(options, choice),
             mount_points=mounts.points,
         )
-        host = _host_document(options, mounts, network, isolated)
+        host = _host_document(options, mounts, options.network if choice is None else choice.mode, isolated)
+        if choice is not None:
+            host.update(choice.host)
+            run.update(choice.run)
+            warnings += choice.warnings
         config = ContainerConfig(_confined(document, host), host)
         try:
             container = root.containers.create(
@@ -288,6 +292,21 @@ def _host_document(options: CreateOptions, mounts: _Mounts, network: str, isolat
 
         set_life(document, options)
     return document
+
+
+def _choose_network(root: DataRoot, options: CreateOptions) -> NetworkChoice | None:
+    """What was chosen about networks; None for one of the usual three and nothing besides."""
+    if options.network in ("default", "bridge", "none", "host") and not options.networking:
+        return None
+    from minidock.verbs.networking import choose_network
+
+    return choose_network(root, options)
+
+
+def _networks(options: CreateOptions, choice: NetworkChoice | None) -> dict[str, Any]:
+    if choice is not None:
+        return choice.networks
+    return {"bridge" if options.network == "default" else options.network: endpoint_document()}
 
 
 def _verify_limits(options: CreateOptions) -> list[str]:

@@ -33,9 +33,10 @@ class CreateOptions:
 
     Shape: health: a Healthcheck object as docker has it, None for the image's;
            env, env_file, labels, volumes, mounts, tmpfs, cap_add, cap_drop, group_add as typed, one string each;
-           entrypoint None: the image's, "": none; network "none" or "host"; pull "missing" or "never", both of
-           which never reach for a registry; limits: fields of hostconfig.json such as Memory, those that are set;
-           isolation: the words that verbs.isolation reads, those that are given; streams: what -a names, none for
+           entrypoint None: the image's, "": none; network: "default", "none", "host", "container:NAME" or a network's
+           name; networking: the words that verbs.networking reads, those that are given; pull "missing" or "never",
+           both of which never reach for a registry; limits: fields of hostconfig.json such as Memory, those that are
+           set; isolation: the words that verbs.isolation reads, those that are given; streams: what -a names, none for
            both outputs
     """
 
@@ -61,6 +62,7 @@ class CreateOptions:
         "mounts",
         "name",
         "network",
+        "networking",
         "privileged",
         "pull",
         "read_only",
@@ -96,7 +98,8 @@ class CreateOptions:
         mounts: Sequence[str] = (),
         tmpfs: Sequence[str] = (),
         read_only: bool = False,
-        network: str = "none",
+        network: str = "default",
+        networking: dict[str, Any] | None = None,
         cap_add: Sequence[str] = (),
         cap_drop: Sequence[str] = (),
         privileged: bool = False,
@@ -133,7 +136,8 @@ class CreateOptions:
         self.mounts = list(mounts)
         self.tmpfs = list(tmpfs)
         self.read_only = read_only
-        self.network = network or "none"
+        self.network = network or "default"
+        self.networking = dict(networking or {})
         self.cap_add = list(cap_add)
         self.cap_drop = list(cap_drop)
         self.privileged = privileged
@@ -251,10 +255,3 @@ def merge_env(image_env: list[str], given: list[str]) -> list[str]:
     """
     names = {entry.partition("=")[0] for entry in given}
     return given + [entry for entry in image_env if entry.partition("=")[0] not in names]
-
-
-def check_network(network: str) -> str:
-    """The network as docker names it; only none and host exist yet. Raises UsageError."""
-    if network not in ("none", "host"):
-        raise UsageError(f"network {network} not found", hint="--network none and --network host are there today")
-    return network

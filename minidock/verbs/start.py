@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 
 from minidock.errors import Conflict
+from minidock.network.hostfiles import write_etc_files
 from minidock.runtime.containerjob import ContainerJob
-from minidock.runtime.prepare import container_spec, not_applied, write_etc_files
+from minidock.runtime.prepare import container_spec, not_applied
 from minidock.runtime.session import Session
 from minidock.runtime.settle import SettledLock
 from minidock.store.containers import DiskErrors
@@ -15,6 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from minidock.runtime.spec import ContainerSpec
     from minidock.store.containers import Container
     from minidock.store.root import DataRoot
 
@@ -96,11 +98,13 @@ def start_container(
             lock.release()
             if engine_fd >= 0:
                 os.close(engine_fd)
+            if spec.places is not None:
+                spec.places.close()
 
         container.forget_asked_end()
         spec = container_spec(container)
         with DiskErrors(f"start container {container.name}"):
-            write_etc_files(container, network=spec.network, hostname=spec.hostname)
+            _connect(container, spec)
         session = Session(
             ContainerJob(container, lock, spec, engine_fd),
             attach=attach,
@@ -113,7 +117,32 @@ def start_container(
             detach_keys=keys,
             after_fork=let_go,
         )
-        return session.run()
+        try:
+            return session.run()
+        except BaseException:
+            if spec.places is not None and spec.places.fd >= 0:
+                # No monitor has come to be that would do it.
+                spec.places.release()
+            raise
+
+
+def _connect(container: Container, spec: ContainerSpec) -> None:
+    """Take the container's places on its networks, and write what is bound into its /etc."""
+    if spec.network.startswith("container:"):
+        return
+    if spec.network in ("none", "host"):
+        write_etc_files(container, network=spec.network, hostname=spec.hostname)
+        return
+    from minidock.network.joining import join_networks
+
+    spec.places = places = join_networks(container, spec.hostname)
+    try:
+        write_etc_files(
+            container, network=spec.network, hostname=spec.hostname, lines=places.lines, ipv6=places.has_ipv6
+        )
+    except BaseException:
+        places.release()
+        raise
 
 
 def _join(

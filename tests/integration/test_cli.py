@@ -137,7 +137,7 @@ def test_a_moved_tag_is_told(loaded: Cli, scratch: Path, busybox_layer: bytes) -
     [
         (["run", "nope"], 125, "nope:latest"),
         (["create", "nope"], 1, "nope:latest"),
-        (["run", "--network", "bridge", "busybox:test"], 125, "network bridge not found"),
+        (["run", "--network", "nosuch", "busybox:test"], 125, "network nosuch not found"),
         (["run", "--pull", "always", "busybox:test"], 125, "registry"),
         (["run", "--shm-size", "x", "busybox:test"], 125, "invalid size"),
         (["run", "busybox:test", "/nope"], 127, "/nope"),

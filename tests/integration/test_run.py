@@ -62,7 +62,7 @@ def test_killed_from_outside_is_137(tool: Tool) -> None:
         (["run", "--pull", "never", "nosuch:1", "true"], 125, "nosuch:1"),
         (["run", "--name", "-bad", BOX, "true"], 125, "Invalid container name (-bad)"),
         (["run", "-w", "rel", BOX, "true"], 125, "working directory 'rel' is invalid"),
-        (["run", "--network", "bridge", BOX, "true"], 125, "network bridge not found"),
+        (["run", "--network", "nosuch", BOX, "true"], 125, "network nosuch not found"),
         (["run", "--cap-add", "nope", BOX, "true"], 125, 'unknown capability: "CAP_NOPE"'),
         (["run", "--mount", "type=bind,src=/nonex,dst=/x", BOX, "true"], 125, "bind source path does not exist"),
         (["run", "-v", "v:/x", BOX, "true"], 125, "volume name is too short"),

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tests import builders
 from tests.conftest import Engine, missing
+from tests.netns import outside
 from tests.real_images import CACHE
 
 MIRROR = os.environ.get("MINIDOCK_TEST_MIRROR", "http://deb.debian.org/debian")
@@ -80,7 +81,7 @@ def _make_tree(release: Release, part: Path) -> None:
     # A mirror that lags behind has lists of sid that are past their date.
     words = ["--variant=extract", f"--include={PACKAGES}", '--aptopt=Acquire::Check-Valid-Until "false"']
     words.append('--aptopt=Apt::Install-Recommends "false"')
-    builders.run_command("mmdebstrap", *words, release.suite, part, MIRROR)
+    builders.run_command(*outside(), "mmdebstrap", *words, release.suite, part, MIRROR)
     for name in ("bin", "sbin", "lib", "lib64"):
         if not os.path.lexists(part / name):
             (part / name).symlink_to(f"usr/{name}")

@@ -11,6 +11,7 @@ from minidock.formats.containerconfig import (
     ContainerConfig,
     container_document,
     encode_record,
+    endpoint_document,
     host_document,
     time_of,
     time_text,
@@ -77,7 +78,7 @@ def document() -> dict[str, object]:
         created_ns=1_700_000_000_123_000_000,
         argv=["echo", "hi"],
         run={"Env": ["A=1"], "Cmd": ["echo", "hi"], "Image": "bb"},
-        network="none",
+        networks={"none": endpoint_document()},
         mount_points={},
     )
 

@@ -17,6 +17,9 @@ _LIMITS = (
     "device_read_iops", "device_write_iops",
 )  # fmt: skip
 _ISOLATION = ("security_opt", "pid", "ipc", "uts", "oom_score_adj", "sysctl", "ulimit", "device")
+_NETWORKING = (
+    "ip", "ip6", "network_alias", "mac_address", "dns", "dns_search", "dns_option", "add_host",
+)  # fmt: skip
 
 
 def handle(options: dict[str, Any]) -> int:
@@ -57,7 +60,8 @@ def create_options(options: dict[str, Any]) -> CreateOptions:
         mounts=options["mount"],
         tmpfs=options["tmpfs"],
         read_only=options["read_only"],
-        network=options["network"] or "none",
+        network=options["network"] or "default",
+        networking={name: options[name] for name in _NETWORKING if options[name] not in (None, [], False)},
         cap_add=options["cap_add"],
         cap_drop=options["cap_drop"],
         privileged=options["privileged"],
