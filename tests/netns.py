@@ -9,6 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests import builders
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -33,3 +39,59 @@ def enter_own() -> None:
 def outside() -> list[str]:
     """The words before a command that has to reach the package mirror."""
     return [] if _outside_fd < 0 else ["nsenter", f"--net=/proc/{os.getpid()}/fd/{_outside_fd}"]
+
+
+def ping(address: str, namespace: str = "") -> None:
+    """Reach an address with one packet from the session's network, or fail."""
+    words = ["ip", "netns", "exec", namespace] if namespace else []
+    builders.run_command(*words, "busybox", "ping", "-c", "1", "-w", "10", address)
+
+
+class Namespace:
+    """A machine of its own, at the other end of a wire; a context manager.
+
+    Shape: there, here: the addresses at both ends, with prefix
+    """
+
+    def __init__(self, name: str, there: str, here: str) -> None:
+        self.name = f"{name}{os.getpid()}"
+        self.there = there
+        self.here = here
+
+    def __enter__(self) -> Namespace:
+        name, wire = self.name, f"w{os.getpid()}"
+        for words in (
+            ("netns", "add", name),
+            ("link", "add", wire, "type", "veth", "peer", "name", "wire", "netns", name),
+            ("address", "add", self.here, "dev", wire),
+            ("link", "set", wire, "up"),
+            ("-n", name, "address", "add", self.there, "dev", "wire"),
+            ("-n", name, "link", "set", "wire", "up"),
+            ("-n", name, "link", "set", "lo", "up"),
+        ):
+            builders.run_command("ip", *words)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        builders.run_command("ip", "netns", "delete", self.name)
+
+    @contextmanager
+    def echo_peer(self, port: int) -> Iterator[None]:
+        """A server that tells each caller its address, and closes."""
+        code = (
+            "import socket\n"
+            f"s = socket.create_server(('', {port}))\n"
+            "print('ready', flush=True)\n"
+            "while True:\n"
+            "    c, a = s.accept(); c.sendall(a[0].encode() + b'\\n'); c.close()\n"
+        )
+        words = ["ip", "netns", "exec", self.name, sys.executable, "-c", code]
+        server = subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        assert server.stdout is not None
+        try:
+            assert server.stdout.readline() == b"ready\n"
+            yield
+        finally:
+            server.kill()
+            server.wait(10)
+            server.stdout.close()

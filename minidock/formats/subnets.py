@@ -30,7 +30,7 @@ class Subnet:
     def parse(cls, text: str, *, strict: bool = False) -> Self:
         """Read `ADDRESS/PREFIX`; strict: the address is the first one. Raises UsageError."""
         address, slash, length = text.partition("/")
-        number, bits = number_of(address, text)
+        number, bits = number_of(address, text or " ")
         if not (slash and length.isascii() and length.isdecimal() and int(length) <= bits):
             raise UsageError(f"invalid CIDR address: {text}")
         prefix = int(length)
@@ -85,7 +85,7 @@ def number_of(address: str, shown: str = "") -> tuple[int, int]:
     try:
         raw = _socket.inet_pton(_socket.AF_INET6 if ":" in address else _socket.AF_INET, address)
     except (OSError, ValueError):
-        raise UsageError(f"invalid {'CIDR' if shown else 'IP'} address: {shown or address}") from None
+        raise UsageError(f"invalid {'CIDR' if shown else 'IP'} address: {shown.strip() or address}") from None
     return int.from_bytes(raw, "big"), len(raw) * 8
 
 

@@ -109,6 +109,14 @@ def _is_whole(network: Network, index: int, link: Netlink) -> bool:
     return all((pool.gateway, pool.subnet.prefix) in own for pool in network.pools)
 
 
+def host_address(root: DataRoot) -> str:
+    """The host's address on the default network, empty while that has no bridge here."""
+    network = root.networks.default()
+    index = find_index(network.bridge)
+    with Netlink() as link:
+        return network.pools[0].gateway if index and _is_whole(network, index, link) else ""
+
+
 def taken_subnets(root: DataRoot, link: Netlink) -> list[Subnet]:
     """What no new network may overlap: the namespace's routes and addresses, the root's networks, the resolvers."""
     taken = [Subnet.parse(f"{address}/{prefix}") for address, prefix in link.routes()]

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import os
 
-from minidock.errors import SyscallError
+from minidock.errors import SyscallError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,18 +42,26 @@ _LIMIT_BYTES = 1 << 20
 
 
 def write_etc_files(
-    container: Container, *, network: str, hostname: str, lines: Sequence[str] = (), ipv6: bool = False
+    container: Container,
+    *,
+    network: str,
+    hostname: str,
+    lines: Sequence[str] = (),
+    ipv6: bool = False,
+    host_gateway: str = "",
 ) -> None:
     """Write hostname, hosts and resolv.conf anew, in place, as each start does.
 
-    Shape: network: "none", "host" or another word; lines: what hosts says besides the usual; ipv6: whether a server
-           with an IPv6 address can be reached
+    Shape:  network: "none", "host" or another word; lines: what hosts says besides the usual; ipv6: whether a server
+            with an IPv6 address can be reached; host_gateway: what --add-host NAME:host-gateway stands for
+    Raises: UsageError when it stands for nothing
     """
     config = container.config
     if network == "host":
         hosts = _read_host("/etc/hosts") or _HOSTS.encode("ascii")
     else:
         hosts = _HOSTS.encode("ascii")
+    lines = [*extra_lines(config.host_texts("ExtraHosts"), host_gateway), *lines]
     hosts += "".join(lines).encode("utf-8", "surrogateescape")
     for name, data in (
         ("hostname", hostname.encode("utf-8", "surrogateescape") + b"\n"),
@@ -83,7 +91,11 @@ def extra_lines(entries: Sequence[str], host_gateway: str) -> list[str]:
     lines = []
     for entry in entries:
         name, _, address = entry.partition(":")
-        lines.append(f"{host_gateway if address == 'host-gateway' else address}\t{name}\n")
+        if address == "host-gateway":
+            address = host_gateway
+            if not address:
+                raise UsageError("unable to derive the IP value for host-gateway", hint="this network has no gateway")
+        lines.append(f"{address}\t{name}\n")
     return lines
 
 
@@ -172,7 +184,6 @@ def filter_resolv_conf(text: bytes, *, ipv6: bool = False) -> bytes:
 
 def host_name_servers() -> list[str]:
     """The servers that the host asks."""
-    from minidock.errors import UsageError
     from minidock.formats.subnets import number_of
 
     found = []

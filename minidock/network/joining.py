@@ -34,10 +34,11 @@ _DEFAULT_MODES = ("", "default", "bridge")
 class Places:
     """A container's places for one run.
 
-    Shape: fd: keeps the record alive while it is open in any process; lines: for the container's own hosts file
+    Shape: fd: keeps the record alive while it is open in any process; lines: for the container's own hosts file;
+           host_gateway: the host's address as the container sees it
     """
 
-    __slots__ = ("attachment", "container_id", "fd", "has_ipv6", "lines", "membership", "root")
+    __slots__ = ("attachment", "container_id", "fd", "has_ipv6", "host_gateway", "lines", "membership", "root")
 
     def __init__(self, root: DataRoot, membership: Membership, fd: int, attachment: Attachment) -> None:
         self.root = root
@@ -46,6 +47,8 @@ class Places:
         self.fd = fd
         self.attachment = attachment
         self.lines: list[str] = []
+        gateway = self.attachment.gateway
+        self.host_gateway = "" if gateway is None else gateway.gateway
         self.has_ipv6 = any(one.address6 for one in membership.endpoints)
 
     def connect(self, pid: int) -> None:

@@ -18,7 +18,7 @@ import os
 from minidock.constants import PRIVATE_DIR
 from minidock.errors import FormatError, SyscallError
 from minidock.formats.gojson import encode_json, parse_json
-from minidock.ids import is_hex64
+from minidock.ids import is_hex64, random_hex64
 from minidock.store.containerstate import remove_file
 from minidock.store.transaction import make_directory, read_small, write_new
 
@@ -114,17 +114,24 @@ class Membership:
     """A container's places.
 
     Shape: is_live: whether the container's monitor, or who starts it, lives; ports: the published ports
-           as PublishedPort.to_document has them
+           as PublishedPort.to_document has them; sandbox_id: 64 digits that name this run's network
     """
 
-    __slots__ = ("container_id", "endpoints", "is_live", "ports")
+    __slots__ = ("container_id", "endpoints", "is_live", "ports", "sandbox_id")
 
     def __init__(
-        self, container_id: str, endpoints: list[Endpoint], ports: list[Any] | None = None, *, is_live: bool = True
+        self,
+        container_id: str,
+        endpoints: list[Endpoint],
+        ports: list[Any] | None = None,
+        *,
+        sandbox_id: str = "",
+        is_live: bool = True,
     ) -> None:
         self.container_id = container_id
         self.endpoints = endpoints
         self.ports = ports or []
+        self.sandbox_id = sandbox_id or random_hex64()
         self.is_live = is_live
 
     def endpoint(self, network_id: str) -> Endpoint | None:
@@ -208,11 +215,11 @@ class EndpointStore:
             raw = read_small(f"{path}/record")
             document = parse_json(raw, what=f"{path}/record", limit_bytes=_MAX_BYTES)
             endpoints = [Endpoint.from_document(one) for one in document["Endpoints"]]
-            ports = document["Ports"]
+            ports, sandbox_id = document["Ports"], document["SandboxID"]
         except (FileNotFoundError, FormatError, KeyError, TypeError):
             # The directory is made before its record is: whoever did that is gone, or about to write it.
-            endpoints, ports = [], []
-        return Membership(container_id, endpoints, ports, is_live=is_live)
+            endpoints, ports, sandbox_id = [], [], ""
+        return Membership(container_id, endpoints, ports, sandbox_id=sandbox_id, is_live=is_live)
 
     def hold(self, container_id: str) -> int:
         """Make a container's directory and hold it. Returns: the descriptor, for as long as the container lives"""
@@ -225,7 +232,11 @@ class EndpointStore:
     def write(self, membership: Membership) -> None:
         """Put a record in place of another; its directory is there."""
         path = f"{self.path}/{membership.container_id}"
-        document = {"Endpoints": [one.to_document() for one in membership.endpoints], "Ports": membership.ports}
+        document = {
+            "Endpoints": [one.to_document() for one in membership.endpoints],
+            "Ports": membership.ports,
+            "SandboxID": membership.sandbox_id,
+        }
         remove_file(f"{path}/.record")
         write_new(f"{path}/.record", encode_json(document) + b"\n", 0o600)
         os.rename(f"{path}/.record", f"{path}/record")

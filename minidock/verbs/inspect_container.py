@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from minidock.errors import MinidockError
-from minidock.formats.containerconfig import time_text
+from minidock.formats.containerconfig import endpoint_document, time_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     from minidock.store.containers import Container
+    from minidock.store.endpoints import Membership
     from minidock.store.root import DataRoot
 
 _ADDRESS_KEYS = (
@@ -57,7 +58,7 @@ def inspect_container(root: DataRoot, name: str) -> dict[str, Any]:
         "GraphDriver": _graph_driver(root, container),
         "Mounts": [_mount(root, point) for point in container.light_config.mount_points],
         "Config": document["Config"],
-        "NetworkSettings": _network(document.get("NetworkSettings") or {}),
+        "NetworkSettings": _network(container),
     }
 
 
@@ -129,7 +130,8 @@ def _mount(root: DataRoot, point: dict[str, Any]) -> dict[str, Any]:
     return mount
 
 
-def _network(settings: dict[str, Any]) -> dict[str, Any]:
+def _network(container: Container) -> dict[str, Any]:
+    settings = container.document.get("NetworkSettings") or {}
     shown: dict[str, Any] = {
         "Bridge": settings.get("Bridge", ""),
         "SandboxID": settings.get("SandboxID", ""),
@@ -148,4 +150,30 @@ def _network(settings: dict[str, Any]) -> dict[str, Any]:
         for name, endpoint in networks.items()
         if isinstance(endpoint, dict)
     }
+    if container.is_running() and (member := container.root.endpoints.get(container.id)) is not None:
+        _show_places(shown, member, container)
     return shown
+
+
+def _show_places(shown: dict[str, Any], member: Membership, container: Container) -> None:
+    """Put in what a running container has on its networks."""
+    shown["SandboxID"] = member.sandbox_id
+    shown["SandboxKey"] = f"/proc/{container.state.pid}/ns/net"
+    for one in member.endpoints:
+        values = {
+            "EndpointID": one.endpoint_id,
+            "Gateway": one.gateway,
+            "GlobalIPv6Address": one.address6,
+            "GlobalIPv6PrefixLen": one.prefix6,
+            "IPAddress": one.address,
+            "IPPrefixLen": one.prefix,
+            "IPv6Gateway": one.gateway6,
+            "MacAddress": one.mac,
+        }
+        if one.network == "bridge":
+            shown.update(values)
+        endpoint = shown["Networks"].setdefault(one.network, endpoint_document())
+        endpoint.pop("IPAMOperational", None)
+        endpoint.update({"NetworkID": one.network_id, **values})
+        if one.names:
+            endpoint["Aliases"] = [name for name in one.names if name != container.name]

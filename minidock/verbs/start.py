@@ -131,14 +131,24 @@ def _connect(container: Container, spec: ContainerSpec) -> None:
     if spec.network.startswith("container:"):
         return
     if spec.network in ("none", "host"):
-        write_etc_files(container, network=spec.network, hostname=spec.hostname)
+        gateway = ""
+        if container.config.host_texts("ExtraHosts"):
+            from minidock.network.bridge import host_address
+
+            gateway = host_address(container.root)
+        write_etc_files(container, network=spec.network, hostname=spec.hostname, host_gateway=gateway)
         return
     from minidock.network.joining import join_networks
 
     spec.places = places = join_networks(container, spec.hostname)
     try:
         write_etc_files(
-            container, network=spec.network, hostname=spec.hostname, lines=places.lines, ipv6=places.has_ipv6
+            container,
+            network=spec.network,
+            hostname=spec.hostname,
+            lines=places.lines,
+            ipv6=places.has_ipv6,
+            host_gateway=places.host_gateway,
         )
     except BaseException:
         places.release()

@@ -17,7 +17,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-from tests import builders
+from tests import builders, netns
 from tests.house import source
 
 LISTS = Path(__file__).with_name("hot_modules")
@@ -29,6 +29,7 @@ UNFINISHED_CALL = re.compile(r"^\d+ +<\.\.\. ")
 # Scenes in the order in which they are played: each command finds what the earlier ones left.
 SCENES: dict[str, tuple[str, ...]] = {
     "run": ("run", "--rm", "--network", "none", "busybox:test", "true"),
+    "run_bridge": ("run", "--rm", "busybox:test", "true"),
     "create": ("create", "--name", "still", "--network", "none", "busybox:test", "true"),
     "start": ("start", "still"),
     "logs": ("logs", "running"),
@@ -94,6 +95,8 @@ class Stage:
         self.environment = {"PATH": os.environ["PATH"], "MINIDOCK_ROOT": str(scratch / "root"), "LC_ALL": "C.UTF-8"}
         compileall.compile_dir(source.PACKAGE, quiet=2)
         self.minidock("pull-tar", str(archive))
+        # The bridge is there from now on, as it is for all but the first container after a boot.
+        self.minidock("run", "--rm", "busybox:test", "true")
         self.minidock("run", "-d", "--name", "running", "--network", "none", "busybox:test", "sleep", "1000")
 
     def minidock(self, *words: str) -> None:
@@ -143,4 +146,5 @@ def write_lists() -> None:
 if __name__ == "__main__":
     if sys.version_info[:2] != WRITTEN_FOR:
         raise SystemExit(f"the lists are written for Python {'.'.join(map(str, WRITTEN_FOR))}")
+    netns.enter_own()
     write_lists()
