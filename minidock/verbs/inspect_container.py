@@ -150,8 +150,10 @@ def _network(container: Container) -> dict[str, Any]:
         for name, endpoint in networks.items()
         if isinstance(endpoint, dict)
     }
-    if container.is_running() and (member := container.root.endpoints.get(container.id)) is not None:
-        _show_places(shown, member, container)
+    if container.is_running() and container.config.host_text("NetworkMode") not in ("none", "host"):
+        member = container.root.endpoints.get(container.id)
+        if member is not None:
+            _show_places(shown, member, container)
     return shown
 
 
