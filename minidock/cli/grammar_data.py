@@ -135,7 +135,17 @@ COMMANDS: dict[str, Spec] = {
         ),
         (("image", 1, False), ("command", 0, True)),
     ),
-    "diff": ("diff", (), True, ((("--json",), "json", "flag", False),), (("container", 1, False),)),
+    "diff": (
+        "diff",
+        (),
+        True,
+        (
+            (("--why",), "why", "flag", False),
+            (("--content",), "content", "flag", False),
+            (("--json",), "json", "flag", False),
+        ),
+        (("container", 1, False), ("other", 0, False)),
+    ),
     "du": (
         "du",
         (),

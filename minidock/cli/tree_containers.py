@@ -337,8 +337,17 @@ def ps(
 
 
 @declare("diff", (app, "diff"), (container, "diff"))
-def diff(container: One, json: Json = False) -> None:
-    """Show what a container changed against its image."""
+def diff(
+    container: Annotated[str, typer.Argument(metavar="CONTAINER|IMAGE|LAYER|TAR", show_default=False)],
+    other: Annotated[str | None, typer.Argument(metavar="[CONTAINER|IMAGE|LAYER|TAR]", show_default=False)] = None,
+    why: Annotated[
+        bool,
+        typer.Option("--why", show_default=False, help="Say in what each differs, its sizes, and what was renamed"),
+    ] = False,
+    content: Annotated[bool, typer.Option("--content", show_default=False, help="Compare texts line by line")] = False,
+    json: Json = False,
+) -> None:
+    """Show what a container changed against its image, or what differs between any two trees."""
 
 
 @declare("commit", (app, "commit"), (container, "commit"))

@@ -227,3 +227,24 @@ def stack_of(catalogue: Catalogue, text: str) -> LayerStack:
     """The stack of a container or an image by its name or ID; raises StoreError, NoSuchContainer."""
     kind, identity, _ = catalogue.find(text)
     return stack_of_container(catalogue, identity) if kind == "container" else stack_of_image(catalogue, identity)
+
+
+def find_layer(catalogue: Catalogue, text: str) -> LayerStack | None:
+    """The layer with this chain ID, diff_id or directory, also cut, with those below it; None when there is none.
+
+    Raises: StoreError when several have it
+    """
+    digits = text.removeprefix("sha256:")
+    if not digits or not digits.isalnum():
+        return None
+    found: list[ChainID] = []
+    for chain_id in catalogue.chain_ids():
+        record = catalogue.record(chain_id)
+        if any(known.startswith(digits) for known in (chain_id.hex, record.diff_id[7:], record.cache_id)):
+            found.append(chain_id)
+    if len(found) > 1:
+        raise StoreError(f"{text} names {len(found)} layers", hint="minidock who tells them apart; use a chain ID")
+    if found:
+        return stack_of_layer(catalogue, found[0])
+    directories = [cache_id for cache_id in catalogue.cache_ids() if cache_id.startswith(digits)]
+    return stack_of_directory(catalogue, directories[0]) if len(directories) == 1 else None

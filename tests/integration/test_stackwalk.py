@@ -26,7 +26,8 @@ def mounted(scratch: Path) -> Iterator[Path]:
     subprocess.run(["umount", scratch / "merged"], check=False)
 
 
-def _random_layer(path: Path, chance: random.Random) -> None:
+def random_layer(path: Path, chance: random.Random) -> None:
+    """A layer of files, symlinks, whiteouts and opaque directories."""
     path.mkdir()
     for _ in range(40):
         where = path
@@ -71,7 +72,7 @@ def test_the_merged_view_is_the_kernels(seed: int, scratch: Path, mounted: Path)
     chance = random.Random(seed)
     layers = [scratch / f"layer{number}" for number in range(4)]
     for layer in layers:
-        _random_layer(layer, chance)
+        random_layer(layer, chance)
     mounted.mkdir()
     options = "ro,redirect_dir=off,metacopy=off,lowerdir=" + ":".join(map(str, layers))
     subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", mounted], check=True)
