@@ -197,6 +197,19 @@ COMMANDS: dict[str, Spec] = {
         ),
         (("container", 1, False),),
     ),
+    "fsck": (
+        "fsck",
+        (),
+        True,
+        (
+            (("--repair",), "repair", "flag", False),
+            (("--yes", "-y"), "yes", "flag", False),
+            (("--plan",), "plan", "text", None),
+            (("--apply",), "apply", "text", None),
+            (("--json",), "json", "flag", False),
+        ),
+        (),
+    ),
     "history": (
         "history",
         (),
@@ -464,6 +477,13 @@ COMMANDS: dict[str, Spec] = {
     ),
     "tag": ("tag", (), True, (), (("source", 1, False), ("target", 1, False))),
     "top": ("top", (), False, (), (("container", 1, False), ("options", 0, True))),
+    "undo": (
+        "undo",
+        (),
+        True,
+        ((("--list", "-l"), "list", "flag", False), (("--json",), "json", "flag", False)),
+        (("trash_id", 0, False),),
+    ),
     "unpause": ("unpause", (), True, ((("--explain",), "explain", "flag", False),), (("containers", 1, True),)),
     "update": (
         "update",
@@ -628,7 +648,9 @@ ALIASES: dict[str, str] = {
     "image save": "save",
     "image tag": "tag",
     "image verify": "verify",
+    "system fsck": "fsck",
     "system info": "info",
+    "system undo": "undo",
     "volume ls": "volume list",
     "volume rm": "volume remove",
 }

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from minidock.cli.groups import app, declare, image
+from minidock.cli.groups import app, declare, image, system
 from minidock.cli.tree_images import Json
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", show_default=False, help="Show only what is wrong")]
@@ -19,3 +19,30 @@ def verify(
     json: Json = False,
 ) -> None:
     """Hold every file of images against the digests and headers that it came with."""
+
+
+@declare("fsck", (app, "fsck"), (system, "fsck"))
+def fsck(
+    repair: Annotated[
+        bool, typer.Option("--repair", show_default=False, help="Mend what can be proven, after a plan was shown")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", show_default=False, help="Do not ask")] = False,
+    plan: Annotated[
+        str | None,
+        typer.Option("--plan", metavar="FILE", help="Only write the plan of repairs to FILE, '-' for output"),
+    ] = None,
+    apply: Annotated[
+        str | None, typer.Option("--apply", metavar="FILE", help="Execute a plan that --plan wrote")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Name every fault in the structure of the data root; the exit status tells how bad it is."""
+
+
+@declare("undo", (app, "undo"), (system, "undo"))
+def undo(
+    trash_id: Annotated[str | None, typer.Argument(metavar="[ID]", show_default=False)] = None,
+    list: Annotated[bool, typer.Option("--list", "-l", show_default=False, help="Show what lies in the trash")] = False,
+    json: Json = False,
+) -> None:
+    """Put back, byte for byte, what fsck --repair, gc or adopt replaced or took away."""

@@ -135,8 +135,8 @@ def _host_names(uid: int, gid: int) -> tuple[bytes, bytes]:
         return user, b""
 
 
-class _CachedNames:
-    """The host's owner names, asked once for each pair."""
+class HostNames:
+    """The host's owner names, asked once for each pair; what LayerHeaders wants for dialect a."""
 
     __slots__ = ("_known",)
 
@@ -164,7 +164,7 @@ class _LayerWriter:
     def __init__(self, diff_fd: int, stream: _TarStream, dialect: str, trace: Trace | None) -> None:
         self._diff_fd = diff_fd
         self._stream = stream
-        self._headers = LayerHeaders(dialect, _CachedNames())
+        self._headers = LayerHeaders(dialect, HostNames())
         self._first_links: dict[int, bytes] = {}
         # Directories whose content is still being written; their owner, mode and time come last.
         self._open: list[tuple[bytes, os.stat_result, bytes, bool]] = []

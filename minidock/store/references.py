@@ -3,13 +3,14 @@
     {"Repositories":{"base":{"base:1":"sha256:<image hex>","base@sha256:<manifest hex>":"sha256:<image hex>"}}}
 
 Read anew for each change, under the exclusive lock, and replaced by one rename: two commands at once never lose
-each other's names. Keys are sorted as Go sorts its maps.
+each other's names. Keys are sorted as Go sorts its maps. A second copy, ROOT/minidock/repositories.json, is what fsck
+--repair has where the first was cut or emptied.
 Source: moby reference/store.go; shared format notes §2.1
 """
 
 from __future__ import annotations
 
-from minidock.constants import DRIVER
+from minidock.constants import DRIVER, PRIVATE_DIR
 from minidock.errors import FormatError, InvalidReference, StoreCorrupt
 from minidock.formats.gojson import encode_json, parse_json
 from minidock.ids import ImageID
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from minidock.store.root import DataRoot
 
 _RELATIVE_PATH = f"image/{DRIVER}/repositories.json"
+COPY = f"{PRIVATE_DIR}/repositories.json"
 _MAX_BYTES = 64 << 20
 
 
@@ -55,7 +57,9 @@ class ReferenceStore:
 
     def _store(self, repositories: dict[str, dict[str, str]]) -> None:
         ordered = {key: dict(sorted(names.items())) for key, names in sorted(repositories.items()) if names}
-        self._root.write_file(_RELATIVE_PATH, encode_json({"Repositories": ordered}), 0o600)
+        data = encode_json({"Repositories": ordered})
+        self._root.write_file(_RELATIVE_PATH, data, 0o600)
+        self._root.write_file(COPY, data, 0o600, durable=False)
 
     def all(self) -> dict[str, ImageID]:
         """Every familiar reference (`ubuntu:latest`, `ubuntu@sha256:...`) with its image ID; raises StoreCorrupt."""

@@ -36,7 +36,7 @@ def find_faults(root: DataRoot) -> list[str]:
     seen = {text for text, _ in _Survey(root).look()}
     if not seen:
         return []
-    lock_fd = _take_lock(root)
+    lock_fd = hold_still(root.path)
     try:
         named = _names_in_stages(root)
         found = _Survey(root).look()
@@ -50,23 +50,23 @@ def find_faults(root: DataRoot) -> list[str]:
     ]
 
 
-def _take_lock(root: DataRoot) -> int:
-    """A descriptor with the root's lock, shared; -1 while somebody is at work there, dockerd or a command."""
+def hold_still(path: str) -> int:
+    """A descriptor with a data root's lock, shared; -1 while somebody is at work there, dockerd or a command."""
     import fcntl
 
     from minidock.store.lock import hold_against_engine
 
     try:
-        engine_fd = hold_against_engine(root.path)
+        engine_fd = hold_against_engine(path)
     except StoreBusy:
         return -1
     if engine_fd >= 0:
         os.close(engine_fd)
     try:
-        handle = os.open(f"{root.path}/{PRIVATE_DIR}/lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        handle = os.open(f"{path}/{PRIVATE_DIR}/lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
         # No command of this program ever wrote here; any descriptor will do.
-        return os.dup(root.fd)
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
