@@ -17,6 +17,10 @@ Ipc = Annotated[
     str | None, typer.Option("--ipc", metavar="MODE", help="'private', 'shareable', 'none', 'host' or 'container:NAME'")
 ]
 Uts = Annotated[str | None, typer.Option("--uts", metavar="MODE", help="'host' or 'container:NAME': have that name")]
+Userns = Annotated[
+    str | None,
+    typer.Option("--userns", metavar="MODE", help="'host', or 'remap[:USER]': root inside is one of USER's subuids"),
+]
 OomScoreAdj = Annotated[
     int | None, typer.Option("--oom-score-adj", metavar="SCORE", help="-1000 to 1000: how soon memory runs out for it")
 ]

@@ -242,12 +242,19 @@ def portable_capability(value: bytes) -> bytes:
 class LayerHeaders:
     """The headers of one layer tar in one dialect, told from what lstat(2) says of each file.
 
-    Shape: owner_names is asked in dialect a alone; None means no names
+    Shape: owner_names is asked in dialect a alone; None means no names; owners: what stands in the tar for the IDs that
+           lstat(2) tells, None for those themselves
     """
 
-    __slots__ = ("_type_bits", "_owner_names")
+    __slots__ = ("_type_bits", "_owner_names", "_owners")
 
-    def __init__(self, dialect: str = "c", owner_names: OwnerNames | None = None) -> None:
+    def __init__(
+        self,
+        dialect: str = "c",
+        owner_names: OwnerNames | None = None,
+        owners: Callable[[int, int], tuple[int, int]] | None = None,
+    ) -> None:
+        self._owners = owners
         if dialect not in DIALECTS:
             raise ValueError(f"no such dialect: {dialect!r}")
         self._type_bits = 0o170000 if dialect in "ab" else 0
@@ -282,13 +289,16 @@ class LayerHeaders:
         if is_whiteout(status):
             # The engine turns the device into a file last, and forgets the link name that a shared inode gave it.
             name, type, tar_mode = whiteout_name(path), REGULAR, 0o600
-        uname, gname = self._owner_names(status.st_uid, status.st_gid) if self._owner_names else (b"", b"")
+        uid, gid = status.st_uid, status.st_gid
+        if self._owners is not None:
+            uid, gid = self._owners(uid, gid)
+        uname, gname = self._owner_names(uid, gid) if self._owner_names else (b"", b"")
         header = encode_header(
             name,
             type,
             mode=tar_mode,
-            uid=status.st_uid,
-            gid=status.st_gid,
+            uid=uid,
+            gid=gid,
             size_bytes=size_bytes,
             mtime_s=status.st_mtime_ns // 1_000_000_000,
             linkname=linkname,

@@ -12,6 +12,7 @@ CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 
@@ -23,6 +24,7 @@ NAMESPACES = (
     (CLONE_NEWIPC, "ipc", "ipc"),
     (CLONE_NEWNET, "net", "net"),
     (CLONE_NEWCGROUP, "cgroup", "cgroup"),
+    (CLONE_NEWUSER, "user", "user"),
 )
 
 _unshare = declare("unshare", ctypes.c_int)

@@ -15,6 +15,7 @@ SIGKILL = 9
 SIGCHLD = 17
 
 CLONE_PIDFD = 0x00001000
+CLONE_PARENT = 0x00008000
 CLONE_INTO_CGROUP = 0x200000000
 
 PR_SET_PDEATHSIG = 1
@@ -85,6 +86,23 @@ def clone_process(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
     if pid == -1:
         raise SyscallError(f"clone3(flags={flags:#x})", ctypes.get_errno())
     return pid, pidfd.value if pid else -1
+
+
+def clone_sibling(flags: int) -> int:
+    """Fork with clone3(2) a process whose parent is this one's own.
+
+    Shape:   flags: CLONE_NEW*; the caller has one thread only, and its parent waits for the child
+    Returns: its pid, 0 in the child
+    Raises:  SyscallError
+    Source:  clone3(2), CLONE_PARENT
+    """
+    arguments = _CloneArgs(flags=flags | CLONE_PARENT)
+    pid: int = _raw_syscall(
+        ctypes.c_long(NUMBERS["clone3"]), ctypes.byref(arguments), ctypes.c_size_t(ctypes.sizeof(arguments))
+    )
+    if pid == -1:
+        raise SyscallError(f"clone3(flags={flags:#x})", ctypes.get_errno())
+    return pid
 
 
 def pidfd_open(pid: int) -> int:

@@ -24,14 +24,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from minidock.runtime.spec import BindMount
+    from minidock.runtime.usermap import UserMap
     from minidock.store.containers import Container
 
 _ROOT_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def work_in_root(container: Container, act: Callable[[int], None]) -> None:
+def work_in_root(container: Container, act: Callable[[int, UserMap | None], None], *, writes: bool = False) -> None:
     """Call act with a descriptor of the container's root; for a stopped container in a child process.
 
+    Shape:  act: also given the map by which the owners of files are those that the container sees, None where they are;
+            writes: act makes files there, which the container's root is then to own
     Raises: what act raises; StoreBusy, StoreCorrupt, SyscallError
     """
     handle = _open_running(container)
@@ -41,13 +44,17 @@ def work_in_root(container: Container, act: Callable[[int], None]) -> None:
             with SettledLock(container):
                 handle = _open_running(container)
                 if handle < 0:
-                    _work_in_child(container, act)
+                    _work_on_layers(container, act)
                     return
         finally:
             if engine_fd >= 0:
                 os.close(engine_fd)
+    user_map = user_map_of_running(container)
     try:
-        act(handle)
+        if user_map is not None and writes:
+            _work_in_child(container, lambda: _act_as_root(handle, user_map, act))
+        else:
+            act(handle, user_map)
     except (SyscallError, BrokenPipeError):
         raise
     except OSError as error:
@@ -79,18 +86,44 @@ def _open_running(container: Container) -> int:
         os.close(pidfd)
 
 
-def _work_in_child(container: Container, act: Callable[[int], None]) -> None:
+def user_map_of_running(container: Container) -> UserMap | None:
+    """The IDs of a running container that has a user namespace; raises SyscallError when it has just ended."""
+    if container.config.host_text("UsernsMode") in ("", "host"):
+        return None
+    from minidock.runtime.usermap import user_map_of
+
+    return user_map_of(container.state.pid)
+
+
+def _act_as_root(handle: int, user_map: UserMap, act: Callable[[int, UserMap | None], None]) -> None:
+    """In a child: no other owner than one of the container's can be given to what is made there."""
+    from minidock.linux.capabilities import permitted, set_exactly
+    from minidock.linux.userns import set_filesystem_ids
+
+    set_filesystem_ids(*user_map.root())
+    set_exactly(permitted())
+    act(handle, user_map)
+
+
+def _work_on_layers(container: Container, act: Callable[[int, UserMap | None], None]) -> None:
     layer = container.sound_layer()
     overlay = MountOverlay(container.root.overlay_path, layer.mount_id, layer.lowers)
     container.root.tell("mount", f"unshare --mount sh -c '{overlay.describe()}'")
     binds = sorted(mounts_of(container)[0], key=lambda bind: bind.target.count("/"))
+    try:
+        _work_in_child(container, lambda: _mount_and_act(overlay, binds, act))
+    finally:
+        overlay.forget()
+
+
+def _work_in_child(container: Container, work: Callable[[], None]) -> None:
     answer, tell = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if not pid:
         status = 1
         try:
             os.close(answer)
-            _tell_failure(tell, lambda: _mount_and_act(overlay, binds, act))
+            _tell_failure(tell, work)
             status = 0
         finally:
             os._exit(status)
@@ -102,14 +135,13 @@ def _work_in_child(container: Container, act: Callable[[int], None]) -> None:
     finally:
         os.close(answer)
         _, status = os.waitpid(pid, 0)
-        overlay.forget()
     if words:
         raise _failure(words.decode("utf-8", "surrogateescape").split("\0"))
     if status:
         raise StoreError(f"the process that worked on container {container.id.short} was killed")
 
 
-def _mount_and_act(overlay: MountOverlay, binds: list[BindMount], act: Callable[[int], None]) -> None:
+def _mount_and_act(overlay: MountOverlay, binds: list[BindMount], act: Callable[[int, UserMap | None], None]) -> None:
     setup = Setup(lambda _: None)
     unshare(CLONE_NEWNS)
     mount(None, b"/", None, MS_REC | MS_PRIVATE)
@@ -128,7 +160,7 @@ def _mount_and_act(overlay: MountOverlay, binds: list[BindMount], act: Callable[
             is_directory=os.path.isdir(source),
         ).execute(setup)
     os.fchdir(here)
-    act(setup.root_fd)
+    act(setup.root_fd, None)
 
 
 def _tell_failure(tell: int, work: Callable[[], None]) -> None:

@@ -92,10 +92,12 @@ def host_devices(directory: str = "/dev", prefix: str = "") -> list[HostDevice]:
 class MakeDevices(Operation):
     """Make the nodes and links of /dev, relative to the fresh tmpfs there."""
 
-    __slots__ = ("extra",)
+    __slots__ = ("extra", "owner")
     kind = "write"
 
-    def __init__(self, extra: Sequence[HostDevice]) -> None:
+    def __init__(self, extra: Sequence[HostDevice], owner: tuple[int, int] | None = None) -> None:
+        """Shape: owner: whose the extra nodes are, None for the host's own owners"""
+        self.owner = owner
         self.extra = [device for device in extra if (os.fsencode(device.name)) not in {node[0] for node in NODES}]
 
     def describe(self) -> str:
@@ -108,6 +110,10 @@ class MakeDevices(Operation):
         handle = open_in_root(setup.root_fd, b"dev", os.O_PATH | os.O_DIRECTORY, resolve=NO_LINKS)
         os.fchdir(handle)
         os.close(handle)
+        self.make_here()
+
+    def make_here(self) -> None:
+        """Make them in the working directory; raises OSError."""
         for name, major, minor in NODES:
             os.mknod(name, _S_IFCHR | 0o666, os.makedev(major, minor))
         for device in self.extra:
@@ -115,7 +121,7 @@ class MakeDevices(Operation):
                 os.makedirs(os.path.dirname(device.name), 0o755, exist_ok=True)
             try:
                 os.mknod(device.name, device.mode, device.rdev)
-                os.chown(device.name, device.uid, device.gid)
+                os.chown(device.name, *(self.owner or (device.uid, device.gid)))
             except FileExistsError:
                 continue
         for target, name in LINKS:

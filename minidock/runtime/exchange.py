@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
 _MSG_CMSG_CLOEXEC = 0x40000000
+# What tell_pid writes: a letter and a number.
+_NEXT_BYTES = 9
 
 
 class Launched:
@@ -56,22 +58,29 @@ class Exchange:
     """The pipes between parent and child: errors up, the parent's life down, the terminal's master up.
 
     Shape: joins: for a process that joins a container through the trampoline, whose clone is the process then;
-           clone_pid: its pid, known after outcome()
+           clone_pid: its pid, known after outcome(); hands_over: the cloned child is followed by a sibling, whose pid
+           is next_pid, known after outcome()
     """
 
     __slots__ = (
+        "_early",
         "clone_pid",
         "console_child",
         "console_parent",
         "error_read",
         "error_write",
+        "hands_over",
         "joins",
         "life_read",
         "life_write",
+        "next_pid",
         "trampoline",
     )
 
-    def __init__(self, tty: bool, *, joins: bool = False) -> None:
+    def __init__(self, tty: bool, *, joins: bool = False, hands_over: bool = False) -> None:
+        self.hands_over = hands_over
+        self.next_pid = 0
+        self._early = b""
         self.error_read, self.error_write = _high_pipe()
         self.life_read, self.life_write = _high_pipe()
         self.trampoline = make_trampoline(self.error_write, life_fd=self.life_read if joins else None, tty=tty)
@@ -112,9 +121,23 @@ class Exchange:
         """In the child: pass the terminal's master to the parent."""
         _send_fd(self.console_child, master)
 
+    def tell_pid(self, pid: int) -> None:
+        """In the sibling that follows the child: say its pid, before anything else."""
+        os.write(self.error_write, b"N" + pid.to_bytes(8, "little"))
+
+    def await_next(self) -> int:
+        """In the parent: the pid of the sibling that follows the child, 0 when the child has failed before."""
+        while len(self._early) < _NEXT_BYTES and (chunk := os.read(self.error_read, _NEXT_BYTES - len(self._early))):
+            self._early += chunk
+        if self._early.startswith(b"N") and len(self._early) == _NEXT_BYTES:
+            self.next_pid, self._early = int.from_bytes(self._early[1:], "little"), b""
+        return self.next_pid
+
     def outcome(self) -> MinidockError | None:
         """In the parent: wait until the program runs (None) or the child says why not."""
-        data = b""
+        if self.hands_over and not self.next_pid and not self.await_next() and not self._early:
+            return CommandError("the container's first process was killed before it began", exit_code=125)
+        data = self._early
         while chunk := os.read(self.error_read, 8192):
             data += chunk
         if data.startswith(b"P"):
@@ -212,25 +235,31 @@ def clone_and_settle(
     try:
         exchange.close_child_side()
         if connect is not None:
-            connect(pid)
-            exchange.release_child()
+            follower = exchange.await_next() if exchange.hands_over else pid
+            if follower:
+                connect(follower)
+                exchange.release_child()
         console = exchange.receive_console()
         error = exchange.outcome()
     except BaseException:
         _end(pid, pidfd)
+        if exchange.next_pid:
+            _kill(exchange.next_pid)
         raise
     finally:
         exchange.close_rest()
     if error is not None:
         _end(pid, pidfd)
-        if exchange.clone_pid:
-            _reap(exchange.clone_pid)
+        for follower in (exchange.next_pid, exchange.clone_pid):
+            if follower:
+                _reap(follower)
         if console is not None:
             os.close(console)
         raise error
-    if exchange.joins:
-        _end(pid, pidfd)
-        pid, pidfd = exchange.clone_pid, pidfd_open(exchange.clone_pid)
+    for follower in (exchange.next_pid, exchange.clone_pid):
+        if follower:
+            _end(pid, pidfd)
+            pid, pidfd = follower, pidfd_open(follower)
     return pid, pidfd, console
 
 
@@ -257,9 +286,14 @@ def _reap(pid: int) -> None:
 
 
 def _end(pid: int, pidfd: int) -> None:
+    _kill(pid)
+    os.close(pidfd)
+
+
+def _kill(pid: int) -> None:
+    """End and reap a child that has not been reaped."""
     try:
         os.kill(pid, 9)
     except ProcessLookupError:
         pass
     os.waitpid(pid, 0)
-    os.close(pidfd)

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minidock.runtime.joined import Joins
+    from minidock.runtime.usermap import UserMap
     from minidock.store.containers import ContainerStore
 
 # The fields of hostconfig.json that are read here.
-FIELDS = ("PidMode", "IpcMode", "UTSMode", "OomScoreAdj", "Sysctls", "Ulimits", "Devices")
+FIELDS = ("PidMode", "IpcMode", "UTSMode", "UsernsMode", "OomScoreAdj", "Sysctls", "Ulimits", "Devices")
 
 _S_IFBLK = 0o060000
 _NAMESPACES = {"PidMode": CLONE_NEWPID, "IpcMode": CLONE_NEWIPC, "UTSMode": CLONE_NEWUTS}
@@ -40,10 +41,11 @@ class Isolation:
     """The settings of one container.
 
     Shape: shared: the CLONE_NEW* flags of namespaces that stay the host's; joins: those that are another container's;
-           has_shm: whether there is a /dev/shm; limits: (name, soft, hard), -1 no limit; devices: (node, access)
+           user_map: the user namespace's, None without one; has_shm: whether there is a /dev/shm; limits: (name, soft,
+           hard), -1 no limit; devices: (node, access)
     """
 
-    __slots__ = ("devices", "has_shm", "joins", "limits", "oom_score_adj", "shared", "sysctls")
+    __slots__ = ("devices", "has_shm", "joins", "limits", "oom_score_adj", "shared", "sysctls", "user_map")
 
     def __init__(self, host: Mapping[str, Any], name: str = "", containers: ContainerStore | None = None) -> None:
         self.shared = 0
@@ -53,12 +55,17 @@ class Isolation:
             if mode == "host":
                 self.shared |= flag
             elif mode.startswith("container:") and containers is not None:
-                self._join(containers, flag, mode)
+                self._join(containers, flag, mode, host)
             elif mode not in _OWN[field]:
                 raise UsageError(f"container {name}: {field} {mode!r} is not supported")
         network = host.get("NetworkMode") or ""
         if network.startswith("container:") and containers is not None:
-            self._join(containers, CLONE_NEWNET, network)
+            self._join(containers, CLONE_NEWNET, network, host)
+        self.user_map: UserMap | None = None
+        if mode := host.get("UsernsMode"):
+            from minidock.runtime.usermap import read_user_map
+
+            self.user_map = read_user_map(mode)
         self.has_shm = host.get("IpcMode") != "none"
         self.oom_score_adj = int(host.get("OomScoreAdj") or 0)
         self.sysctls: dict[str, str] = dict(host.get("Sysctls") or {})
@@ -67,11 +74,11 @@ class Isolation:
         for each in host.get("Devices") or ():
             self.devices += _nodes(each["PathOnHost"], each["PathInContainer"], each["CgroupPermissions"])
 
-    def _join(self, containers: ContainerStore, flag: int, mode: str) -> None:
+    def _join(self, containers: ContainerStore, flag: int, mode: str, host: Mapping[str, Any]) -> None:
         if self.joins is None:
             from minidock.runtime.joined import Joins
 
-            self.joins = Joins(containers)
+            self.joins = Joins(containers, (host.get("UsernsMode") or "").removeprefix("host"))
         self.joins.wanted.append((flag, mode.removeprefix("container:")))
 
     def start_operations(self) -> list[Operation]:

@@ -20,6 +20,7 @@ from minidock.linux.namespaces import (
     CLONE_NEWNET,
     CLONE_NEWNS,
     CLONE_NEWPID,
+    CLONE_NEWUSER,
     CLONE_NEWUTS,
     set_namespaces,
 )
@@ -93,7 +94,11 @@ def exec_process(
         joins=exchange.joins,
     )
     later = CLONE_NEWPID if exchange.joins else 0
+    user_map = None
+    if spec.is_remapped:
+        from minidock.runtime.usermap import user_map_of
 
+        user_map = user_map_of(pid)
     setup = Setup(exchange.send_console)
 
     def work() -> NoReturn:
@@ -104,9 +109,18 @@ def exec_process(
         if spec.isolation is not None:
             for operation in spec.isolation.start_operations():
                 operation.execute(setup)
-        set_namespaces(pidfd, _JOINED | later)
+        if user_map is not None:
+            from minidock.runtime.remapped import become_root
+
+            user_map.give_streams(channels.standard)
+            set_namespaces(pidfd, _JOINED | CLONE_NEWUSER | later)
+            become_root()
+        else:
+            set_namespaces(pidfd, _JOINED | later)
         root_fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         user = resolve_user(root_fd, spec.user, spec.group_add)
+        if user_map is not None:
+            user_map.check(user)
         console_fd = -1
         if spec.tty:
             master, console_fd = open_terminal(root_fd)

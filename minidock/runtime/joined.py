@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 
 from minidock.errors import ContainerNotRunning, NoSuchContainer, SyscallError, UsageError
 from minidock.linux.mount import attach_tree, clone_tree
@@ -46,13 +47,24 @@ _PROC_ROOT_INODE = 1
 _SHM = "/dev/shm"
 
 
+def has_ended(pidfd: int) -> bool:
+    """Whether the process that a pidfd names is dead."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
 class Joins:
-    """Which namespaces of which containers. Shape: wanted: (one CLONE_NEW* flag, container ID)"""
+    """Which namespaces of which containers.
 
-    __slots__ = ("containers", "wanted")
+    Shape: wanted: (one CLONE_NEW* flag, container ID); user_mode: the container's own UsernsMode, empty for none
+    """
 
-    def __init__(self, containers: ContainerStore) -> None:
+    __slots__ = ("containers", "user_mode", "wanted")
+
+    def __init__(self, containers: ContainerStore, user_mode: str) -> None:
         self.containers = containers
+        self.user_mode = user_mode
         self.wanted: list[tuple[int, str]] = []
 
     @property
@@ -68,7 +80,14 @@ class Joins:
         joined = Joined()
         try:
             for flag, container_id in self.wanted:
-                joined.add(flag, _find(self.containers, flag, container_id))
+                found = _find(self.containers, flag, container_id)
+                theirs = found.config.host_text("UsernsMode").removeprefix("host")
+                if theirs != self.user_mode or (theirs and joined.has_other(found)):
+                    raise UsageError(
+                        f"cannot join a namespace of container {container_id}: it has another user namespace",
+                        hint="--userns of both containers must be the same",
+                    )
+                joined.add(flag, found)
         except BaseException:
             joined.close()
             raise
@@ -116,21 +135,43 @@ class Joined:
             raise ContainerNotRunning(f"container {container.id} is not running")
         self._held.append((flag, pidfd, container))
 
+    def has_other(self, container: Container) -> bool:
+        """Whether another container than this one is among them."""
+        return any(each.id != container.id for _, _, each in self._held)
+
     def pidfd_of(self, flag: int) -> int:
         """The process whose namespace of this kind is joined, -1 for none."""
         return next((pidfd for each, pidfd, _ in self._held if each == flag), -1)
 
     def operations(self) -> list[Operation]:
         """What the first process does before its root changes."""
-        plan: list[Operation] = [
-            JoinNamespace(flag, pidfd, each.id, each.state.pid) for flag, pidfd, each in self._held
-        ]
-        for flag, pidfd, _ in self._held:
+        plan: list[Operation] = []
+        for flag, pidfd, each in self._held:
             if flag == CLONE_NEWPID:
-                plan.append(HoldProc(pidfd))
-            elif flag == CLONE_NEWIPC:
-                plan.append(HoldShm(pidfd))
+                plan.append(HoldProc(pidfd, each.state.pid))
+                continue
+            plan.append(JoinNamespace(flag, pidfd, each.id, each.state.pid))
+            if flag == CLONE_NEWIPC:
+                plan.append(HoldShm(pidfd, each.state.pid))
         return plan
+
+    def pid_operations(self) -> list[Operation]:
+        """What the process does before its root changes that is to live in the other's pid namespace."""
+        return [
+            JoinNamespace(flag, pidfd, each.id, each.state.pid)
+            for flag, pidfd, each in self._held
+            if flag == CLONE_NEWPID
+        ]
+
+    def open_user_namespace(self) -> int:
+        """The user namespace that goes with the others, -1 when none is joined; raises ContainerNotRunning."""
+        for _, pidfd, each in self._held:
+            handle = os.open(f"/proc/{each.state.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+            if has_ended(pidfd):
+                os.close(handle)
+                raise ContainerNotRunning(f"container {each.id} is not running")
+            return handle
+        return -1
 
     def close(self) -> None:
         """Let go of the processes."""
@@ -162,6 +203,9 @@ class JoinNamespace(Operation):
         return f"nsenter --target {self.pid} {describe_flags(self.flag)}"
 
     def execute(self, setup: Setup) -> None:
+        if self.flag == CLONE_NEWPID:
+            # By another /proc than the container's, in which this process will not be.
+            setup.descriptors_fd = os.open("/proc/self/fd", PATH_DIRECTORY | os.O_CLOEXEC)
         try:
             set_namespaces(self.pidfd, self.flag)
         except SyscallError as error:
@@ -173,11 +217,12 @@ class JoinNamespace(Operation):
 class _HoldMount(Operation):
     """Keep a detached copy of a mount that another container has at a path."""
 
-    __slots__ = ("pidfd",)
+    __slots__ = ("pid", "pidfd")
     path = b""
 
-    def __init__(self, pidfd: int) -> None:
+    def __init__(self, pidfd: int, pid: int) -> None:
         self.pidfd = pidfd
+        self.pid = pid
 
     def describe(self) -> str:
         path = os.fsdecode(self.path)
@@ -185,9 +230,6 @@ class _HoldMount(Operation):
 
     def execute(self, setup: Setup) -> None:
         own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
-        # By another /proc than the container's, in which this process will not be.
-        descriptors = os.open("/proc/self/fd", PATH_DIRECTORY | os.O_CLOEXEC)
-        children = os.readlink("/proc/self/ns/pid_for_children")
         try:
             set_namespaces(self.pidfd, CLONE_NEWNS)
             try:
@@ -196,10 +238,11 @@ class _HoldMount(Operation):
                 set_namespaces(own, CLONE_NEWNS)
         finally:
             os.close(own)
-        self.take(setup, tree_fd, descriptors, children)
+        self.check(tree_fd)
+        setup.held[self.path] = tree_fd
 
-    def take(self, setup: Setup, tree_fd: int, descriptors_fd: int, children: str) -> None:
-        """Make sure of what came, and hand it on; raises UsageError."""
+    def check(self, tree_fd: int) -> None:
+        """Make sure of what came; raises UsageError."""
         raise NotImplementedError
 
 
@@ -209,12 +252,12 @@ class HoldProc(_HoldMount):
     __slots__ = ()
     path = b"/proc"
 
-    def take(self, setup: Setup, tree_fd: int, descriptors_fd: int, children: str) -> None:
+    def check(self, tree_fd: int) -> None:
         is_proc = filesystem_magic(tree_fd) == PROC_SUPER_MAGIC and os.fstat(tree_fd).st_ino == _PROC_ROOT_INODE
-        if not is_proc or os.readlink("1/ns/pid", dir_fd=tree_fd) != children:
+        theirs = os.readlink(f"/proc/{self.pid}/ns/pid")
+        # The number was the other's all along, if that still lives.
+        if not is_proc or has_ended(self.pidfd) or os.readlink("1/ns/pid", dir_fd=tree_fd) != theirs:
             raise UsageError("the other container's /proc does not show its own processes")
-        setup.descriptors_fd = descriptors_fd
-        setup.held[self.path] = tree_fd
 
 
 class HoldShm(_HoldMount):
@@ -223,11 +266,9 @@ class HoldShm(_HoldMount):
     __slots__ = ()
     path = os.fsencode(_SHM)
 
-    def take(self, setup: Setup, tree_fd: int, descriptors_fd: int, children: str) -> None:
-        os.close(descriptors_fd)
+    def check(self, tree_fd: int) -> None:
         if filesystem_magic(tree_fd) != _TMPFS_MAGIC:
             raise UsageError(f"the other container's {_SHM} is no memory file system")
-        setup.held[self.path] = tree_fd
 
 
 class AttachHeld(Operation):

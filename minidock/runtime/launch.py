@@ -14,7 +14,7 @@ from minidock.runtime.cgroup import Cgroup, hierarchies
 from minidock.runtime.child import Channels, Payload, settle
 from minidock.runtime.exchange import Exchange, Launched, allowed_capabilities, clone_and_settle
 from minidock.runtime.operation import Operation, Setup
-from minidock.runtime.plan import build_plan, clone_flags, describe_clone
+from minidock.runtime.plan import build_plan, describe_clone, first_flags
 from minidock.runtime.rootfs import MountOverlay
 from minidock.runtime.spec import BindMount, ContainerSpec, ExecSpec, TmpfsMount, environment
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from minidock.runtime.joined import Joined
+    from minidock.runtime.remapped import Remapped
     from minidock.trace import Trace
 
 __all__ = ("BindMount", "ContainerSpec", "ExecSpec", "Launched", "TmpfsMount", "launch")
@@ -63,9 +64,17 @@ def launch(
     joined: Joined | None = None
     if spec.isolation is not None and spec.isolation.joins is not None:
         joined = spec.isolation.joins.open()
+    remapped: Remapped | None = None
     try:
-        return _launch(spec, payload, mask, joined, (stdin_fd, stdout_fd, stderr_fd), trace)
+        if spec.isolation is not None and spec.isolation.user_map is not None:
+            from minidock.runtime.remapped import Remapped
+
+            own = joined.open_user_namespace() if joined is not None else -1
+            remapped = Remapped(spec.isolation.user_map, own)
+        return _launch(spec, payload, mask, joined, remapped, (stdin_fd, stdout_fd, stderr_fd), trace)
     finally:
+        if remapped is not None:
+            remapped.close()
         if joined is not None:
             joined.close()
 
@@ -75,13 +84,14 @@ def _launch(
     payload: Payload,
     mask: int,
     joined: Joined | None,
+    remapped: Remapped | None,
     standard: tuple[int, int, int],
     trace: Trace | None,
 ) -> Launched:
     mounted = hierarchies()
     group = Cgroup.create(spec.container_id, spec.cgroup_parent, mounted=mounted, trace=trace)
     try:
-        plan = build_plan(spec, mounted, group, joined)
+        plan = build_plan(spec, mounted, group, joined, remapped)
         extra = spec.isolation.allowed_devices() if spec.isolation is not None else ()
         devices.restrict(group, privileged=spec.privileged, extra=extra, trace=trace)
         if spec.limits:
@@ -91,12 +101,13 @@ def _launch(
         if trace:
             _trace_plan(trace, spec, plan, mask)
         pid_space = joined.pidfd_of(CLONE_NEWPID) if joined is not None else -1
-        exchange = Exchange(spec.tty, joins=pid_space >= 0)
+        exchange = Exchange(spec.tty, joins=pid_space >= 0, hands_over=remapped is not None)
         channels = Channels(
             standard, exchange.error_write, exchange.life_read, exchange.trampoline, joins=exchange.joins
         )
-        setup = Setup(exchange.send_console)
+        setup = Setup(exchange.send_console, exchange.tell_pid, standard)
         setup.parent_fd = exchange.life_read
+        flags = first_flags(spec)
 
         def work() -> NoReturn:
             set_dumpable(False)
@@ -106,6 +117,8 @@ def _launch(
             for operation in plan:
                 operation.execute(setup)
             assert setup.user is not None
+            if remapped is not None:
+                remapped.user_map.check(setup.user)
             settle(payload, setup.user, channels, setup.root_fd, setup.console_fd)
 
         try:
@@ -114,9 +127,9 @@ def _launch(
                 from minidock.runtime.joined import InPidNamespace
 
                 with InPidNamespace(pid_space):
-                    pid, pidfd, console = clone_and_settle(clone_flags(spec), exchange, work, group, connect)
+                    pid, pidfd, console = clone_and_settle(flags, exchange, work, group, connect)
             else:
-                pid, pidfd, console = clone_and_settle(clone_flags(spec), exchange, work, group, connect)
+                pid, pidfd, console = clone_and_settle(flags, exchange, work, group, connect)
         finally:
             _forget_merged(plan)
     except BaseException:

@@ -12,7 +12,7 @@ from minidock.linux.paths import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from minidock.runtime.users import User
 
@@ -37,13 +37,33 @@ class Setup:
 
     Shape: held: detached mounts by the target they are for; root_fd: the container's root after pivot_root;
            descriptors_fd: the host's /proc/self/fd where the container's /proc does not show this process, else -1;
-           parent_fd: a byte comes here when the parent has connected the container's network, the end when it is gone
+           parent_fd: a byte comes here when the parent has connected the container's network, the end when it is gone;
+           standard: what become the container's standard descriptors; tell_pid: takes the pid of a process that goes on
+           in this one's place
     """
 
-    __slots__ = ("console_fd", "descriptors_fd", "held", "null_fd", "parent_fd", "root_fd", "send_console", "user")
+    __slots__ = (
+        "console_fd",
+        "descriptors_fd",
+        "held",
+        "null_fd",
+        "parent_fd",
+        "root_fd",
+        "send_console",
+        "standard",
+        "tell_pid",
+        "user",
+    )
 
-    def __init__(self, send_console: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        send_console: Callable[[int], None],
+        tell_pid: Callable[[int], None] | None = None,
+        standard: Sequence[int] = (),
+    ) -> None:
         self.send_console = send_console
+        self.tell_pid = tell_pid or _nobody_asks
+        self.standard = standard
         self.held: dict[bytes, int] = {}
         self.root_fd = -1
         self.parent_fd = -1
@@ -58,6 +78,10 @@ class Setup:
             return b"/proc/self/fd/%d" % fd
         os.fchdir(self.descriptors_fd)
         return b"%d" % fd
+
+
+def _nobody_asks(pid: int) -> None:
+    """Where no process takes another's place."""
 
 
 class Operation:

@@ -18,7 +18,7 @@ from minidock.linux.namespaces import (
     describe_flags,
 )
 from minidock.runtime.cgroup import Cgroup, Hierarchy, hierarchies
-from minidock.runtime.devices import MakeDevices, OpenConsole, host_devices
+from minidock.runtime.devices import HostDevice, MakeDevices, OpenConsole, host_devices
 from minidock.runtime.operation import Operation
 from minidock.runtime.rootfs import (
     PROPAGATION,
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from minidock.runtime.joined import Joined
+    from minidock.runtime.remapped import Remapped
 
 __all__ = ("BindMount", "ContainerSpec", "ExecSpec", "TmpfsMount", "build_plan", "clone_flags", "describe_clone")
 
@@ -106,9 +107,16 @@ def clone_flags(spec: ContainerSpec) -> int:
     return flags
 
 
+def first_flags(spec: ContainerSpec) -> int:
+    """The namespaces of the first clone; with a user namespace the others follow, see runtime.remapped."""
+    if spec.isolation is not None and spec.isolation.user_map is not None:
+        return CLONE_NEWNS
+    return clone_flags(spec)
+
+
 def describe_clone(spec: ContainerSpec) -> str:
     """The unshare(1) line with the same namespaces."""
-    return f"unshare --fork {describe_flags(clone_flags(spec))} --propagation unchanged"
+    return f"unshare --fork {describe_flags(first_flags(spec))} --propagation unchanged"
 
 
 def build_plan(
@@ -116,11 +124,12 @@ def build_plan(
     mounted: Sequence[Hierarchy] | None = None,
     group: Cgroup | None = None,
     joined: Joined | None = None,
+    remapped: Remapped | None = None,
 ) -> list[Operation]:
     """The operations that make a container's root.
 
     Shape:  mounted: the host's cgroup hierarchies, looked up when not given; group: the container's own;
-            joined: the other containers whose namespaces it joins, None for none
+            joined: the other containers whose namespaces it joins, None for none; remapped: its user namespace
     Raises: UsageError for mounts that cannot be
     """
     user_mounts = _user_mounts(spec)
@@ -131,18 +140,25 @@ def build_plan(
         plan += spec.isolation.start_operations()
     if joined is not None:
         plan += joined.operations()
-    plan += [*_holds(user_mounts, keep=True), MakePrivate(), *_holds(user_mounts, keep=False)]
-    plan += [overlay, PivotRoot(overlay.target), ResolveUser(spec.user, spec.group_add)]
+    plan += [*_holds(user_mounts, remapped, keep=True), MakePrivate(), *_holds(user_mounts, remapped, keep=False)]
+    kernel = _kernel_views(spec, taken, joined)
+    if remapped is None:
+        plan += joined.pid_operations() if joined is not None else ()
+        plan += [overlay, PivotRoot(overlay.target)]
+    else:
+        plan += _remapped_root(spec, overlay, taken, joined, remapped, kernel)
+    plan.append(ResolveUser(spec.user, spec.group_add))
     if spec.cwd != "/":
         plan.append(MakeWorkdir(spec.cwd))
     if clone_flags(spec) & CLONE_NEWUTS:
         plan.append(SetHostname(spec.hostname))
     if clone_flags(spec) & CLONE_NEWNET:
         plan.append(RaiseLoopback())
-    plan.append(_attach_or(joined, CLONE_NEWPID, MountTop(b"proc", b"/proc", b"proc", _SAFE)))
-    plan += _dev(spec, taken, joined)
-    if "/sys" not in taken:
-        plan.append(MountTop(b"sysfs", b"/sys", b"sysfs", _SAFE | (0 if spec.privileged else MS_RDONLY)))
+    if remapped is None:
+        plan += kernel[:1]
+    plan += _dev(spec, taken, joined, remapped)
+    if remapped is None:
+        plan += kernel[1:]
     plan.append(EnterCgroupNamespace())
     if not taken & {"/sys", "/sys/fs/cgroup"}:
         plan += _cgroups(hierarchies() if mounted is None else mounted, spec.privileged)
@@ -153,7 +169,9 @@ def build_plan(
         plan += spec.places.attachment.operations()
     if clone_flags(spec) & CLONE_NEWNET:
         plan.append(WriteSysctl(b"/proc/sys/net/ipv4/ip_unprivileged_port_start", b"0"))
-        plan.append(WriteSysctl(b"/proc/sys/net/ipv4/ping_group_range", b"0 2147483647"))
+        if remapped is None:
+            # as in docker: the kernel takes no groups that the user namespace does not have
+            plan.append(WriteSysctl(b"/proc/sys/net/ipv4/ping_group_range", b"0 2147483647"))
     if spec.isolation is not None:
         plan += spec.isolation.sysctl_operations()
     if not spec.privileged:
@@ -190,7 +208,7 @@ def _user_mounts(spec: ContainerSpec) -> list[BindMount | TmpfsMount]:
         asked.update(_HOST_IPC)
     for target, source in spec.etc_files.items():
         if target not in asked:
-            mounts.append(BindMount(source, target, spec.read_only))
+            mounts.append(BindMount(source, target, spec.read_only, is_own=True))
     return sorted(mounts, key=lambda each: _clean(each.target).count("/"))
 
 
@@ -198,12 +216,42 @@ def _keeps_propagation(each: BindMount | TmpfsMount) -> bool:
     return isinstance(each, BindMount) and each.propagation.removeprefix("r") in ("slave", "shared")
 
 
-def _holds(mounts: Sequence[BindMount | TmpfsMount], *, keep: bool) -> list[Operation]:
-    return [
-        HoldSource(each.source, _clean(each.target), each.recursive)
-        for each in mounts
-        if isinstance(each, BindMount) and _keeps_propagation(each) == keep
-    ]
+def _holds(mounts: Sequence[BindMount | TmpfsMount], remapped: Remapped | None, *, keep: bool) -> list[Operation]:
+    plan: list[Operation] = []
+    for each in mounts:
+        if isinstance(each, BindMount) and _keeps_propagation(each) == keep:
+            plan.append(HoldSource(each.source, _clean(each.target), each.recursive))
+            if remapped is not None and each.is_own:
+                from minidock.runtime.remapped import MapHeld
+
+                plan.append(MapHeld(each.source, _clean(each.target), remapped, each.recursive))
+    return plan
+
+
+def _kernel_views(spec: ContainerSpec, taken: set[str], joined: Joined | None) -> list[Operation]:
+    """/proc, and /sys unless something else is to be there."""
+    plan = [_attach_or(joined, CLONE_NEWPID, MountTop(b"proc", b"/proc", b"proc", _SAFE))]
+    if "/sys" not in taken:
+        plan.append(MountTop(b"sysfs", b"/sys", b"sysfs", _SAFE | (0 if spec.privileged else MS_RDONLY)))
+    return plan
+
+
+def _remapped_root(
+    spec: ContainerSpec,
+    overlay: MountOverlay,
+    taken: set[str],
+    joined: Joined | None,
+    remapped: Remapped,
+    kernel: Sequence[Operation],
+) -> list[Operation]:
+    """The root of a container with a user namespace of its own; see runtime.remapped."""
+    from minidock.runtime.remapped import AttachRoot, EnterUserNamespace, LetGoOfOldRoot
+
+    devices = None if "/dev" in taken else _devices(spec)
+    plan = remapped.outer_operations(overlay, devices)
+    plan.append(EnterUserNamespace(remapped, clone_flags(spec)))
+    plan += joined.pid_operations() if joined is not None else ()
+    return [*plan, AttachRoot(), *kernel, LetGoOfOldRoot()]
 
 
 def _user_operation(each: BindMount | TmpfsMount) -> Operation:
@@ -241,7 +289,13 @@ def _attach_or(joined: Joined | None, flag: int, own: MountTop) -> Operation:
     return AttachHeld(own.target)
 
 
-def _dev(spec: ContainerSpec, taken: set[str], joined: Joined | None) -> list[Operation]:
+def _devices(spec: ContainerSpec) -> list[HostDevice]:
+    """The nodes beyond those that every container has."""
+    added = [node for node, _ in spec.isolation.devices] if spec.isolation is not None else []
+    return [*(host_devices() if spec.privileged else ()), *added]
+
+
+def _dev(spec: ContainerSpec, taken: set[str], joined: Joined | None, remapped: Remapped | None) -> list[Operation]:
     if "/dev" in taken:
         return []
     pts = b"newinstance,ptmxmode=0666,mode=0620,gid=5"
@@ -254,9 +308,12 @@ def _dev(spec: ContainerSpec, taken: set[str], joined: Joined | None) -> list[Op
         own = MountBelow(b"shm", b"/dev/shm", b"tmpfs", _SAFE, shm)
         mounts.append(("/dev/shm", _attach_or(joined, CLONE_NEWIPC, own)))
     top = MountTop(b"tmpfs", b"/dev", b"tmpfs", MS_NOSUID | MS_STRICTATIME, b"mode=755,size=65536k")
-    added = [node for node, _ in spec.isolation.devices] if spec.isolation is not None else []
-    nodes = MakeDevices([*(host_devices() if spec.privileged else ()), *added])
-    return [top, nodes, *(operation for target, operation in mounts if target not in taken)]
+    below = [operation for target, operation in mounts if target not in taken]
+    if remapped is not None:
+        from minidock.runtime.joined import AttachHeld
+
+        return [AttachHeld(b"/dev"), *below]
+    return [top, MakeDevices(_devices(spec)), *below]
 
 
 def _cgroups(groups: Sequence[Hierarchy], privileged: bool) -> list[Operation]:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 # What an engine may have been told of a container, and is kept for it, but does nothing here.
 _NOT_APPLIED = (
-    "DeviceRequests", "UsernsMode",
+    "DeviceRequests",
 )  # fmt: skip
-_ISOLATION_FIELDS = ("PidMode", "UTSMode", "OomScoreAdj", "Sysctls", "Ulimits", "Devices")
+_ISOLATION_FIELDS = ("PidMode", "UTSMode", "UsernsMode", "OomScoreAdj", "Sysctls", "Ulimits", "Devices")
 # How many containers may share a network through one another.
 _MAX_SHARED = 64
 _OWN_IPC = (None, "", "private", "shareable")
@@ -152,6 +152,7 @@ def exec_spec(
         cap_add=config.host_texts("CapAdd"),
         cap_drop=config.host_texts("CapDrop"),
         isolation=_isolation({"Ulimits": config.host.get("Ulimits")}, container.name),
+        is_remapped=config.host_text("UsernsMode") not in ("", "host"),
         **_confinement(container),
     )
 
@@ -175,11 +176,11 @@ def mounts_of(container: Container) -> tuple[list[BindMount], list[TmpfsMount]]:
                 from minidock.store.volumes import check_options
 
                 check_options(source[:-6])
-            binds.append(_bind(point, source, target))
+            binds.append(_bind(point, source, target, is_own=True))
     return binds, tmpfs
 
 
-def _bind(point: dict[str, Any], source: str, target: str) -> BindMount:
+def _bind(point: dict[str, Any], source: str, target: str, *, is_own: bool = False) -> BindMount:
     if not os.path.lexists(source):
         if point.get("SkipMountpointCreation"):
             raise UsageError(f'invalid mount config for type "bind": bind source path does not exist: {source}')
@@ -192,6 +193,7 @@ def _bind(point: dict[str, Any], source: str, target: str) -> BindMount:
         read_only=point.get("RW") is False,
         propagation=str(point.get("Propagation") or "rprivate"),
         recursive=options.get("NonRecursive") is not True,
+        is_own=is_own,
     )
 
 

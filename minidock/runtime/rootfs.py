@@ -109,17 +109,21 @@ class MountOverlay(Operation):
         return f"mkdir -p -m 700 {shell_word(self.path)} && {self.overlay.describe()}"
 
     def execute(self, setup: Setup) -> None:
-        try:
-            os.mkdir(self.path, 0o700)
-        except FileExistsError:
-            # left by a start that was killed; overlay mounts on it as on a new one
-            pass
+        self.make_target()
         try:
             self.overlay.execute()
         except SyscallError as error:
             # the kernel says no more than EINVAL when the file system below cannot carry an overlay
             hint = "the data root's file system cannot carry an overlay; dmesg says why" if error.errno == 22 else ""
             raise SyscallError(f"overlay mount of {self.path}", error.errno or 0, hint=hint) from None
+
+    def make_target(self) -> None:
+        """Make the directory to mount on; raises OSError."""
+        try:
+            os.mkdir(self.path, 0o700)
+        except FileExistsError:
+            # left by a start that was killed; overlay mounts on it as on a new one
+            return
 
     def forget(self) -> None:
         """In the parent: remove `merged`, which this mount namespace never had anything mounted on."""

@@ -23,14 +23,22 @@ LIMIT_FIELDS = (
 class BindMount:
     """A host path shown in the container.
 
-    Shape: propagation: "" or rprivate, private, rslave, slave, rshared, shared
+    Shape: propagation: "" or rprivate, private, rslave, slave, rshared, shared; is_own: of the data root itself, and
+           so with the container's IDs where it has a user namespace
     """
 
-    __slots__ = ("propagation", "read_only", "recursive", "source", "target")
+    __slots__ = ("is_own", "propagation", "read_only", "recursive", "source", "target")
 
     def __init__(
-        self, source: str, target: str, read_only: bool = False, propagation: str = "", recursive: bool = True
+        self,
+        source: str,
+        target: str,
+        read_only: bool = False,
+        propagation: str = "",
+        recursive: bool = True,
+        is_own: bool = False,
     ) -> None:
+        self.is_own = is_own
         self.source = source
         self.target = target
         self.read_only = read_only
@@ -151,7 +159,7 @@ class ContainerSpec:
 class ExecSpec:
     """A further process in a running container; the attributes mean what they mean in ContainerSpec.
 
-    Shape: env: the container's entries, then the caller's
+    Shape: env: the container's entries, then the caller's; is_remapped: the container has a user namespace
     """
 
     __slots__ = (
@@ -162,6 +170,7 @@ class ExecSpec:
         "env",
         "group_add",
         "hostname",
+        "is_remapped",
         "isolation",
         "no_new_privileges",
         "privileged",
@@ -186,7 +195,9 @@ class ExecSpec:
         no_new_privileges: bool = False,
         seccomp_filter: bytes = b"",
         isolation: Isolation | None = None,
+        is_remapped: bool = False,
     ) -> None:
+        self.is_remapped = is_remapped
         self.argv = list(argv)
         self.env = list(env)
         self.cwd = cwd or "/"

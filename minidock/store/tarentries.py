@@ -9,10 +9,12 @@ from minidock.errors import BadArchive, UnsafePath
 from minidock.formats import tarstream
 from minidock.formats.tarstream import clean_name
 from minidock.formats.tarwriter import HARD_LINK, encode_header
-from minidock.store.treewriter import Attributes, TreeWriter
+from minidock.store.treewriter import Attributes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from minidock.formats.bytestream import FileReader
     from minidock.formats.tarstream import TarEntry
     from minidock.store.taroutput import TarOutput
@@ -71,8 +73,8 @@ class TarEntries:
             self._stream.fill(size_bytes - found + -size_bytes % 512)
 
 
-def unpack_entry(entry: TarEntry, reader: FileReader, writer: TreeWriter) -> None:
-    """Make one entry of a tar; raises UnsafePath, BadArchive, Conflict, SyscallError."""
+def unpack_entry(entry: TarEntry, reader: FileReader, put: Callable[..., object]) -> None:
+    """Give one entry of a tar to put, such as TreeWriter's; raises UnsafePath, BadArchive, Conflict, SyscallError."""
     if entry.type == tarstream.GLOBAL_PAX:
         return
     if b".." in entry.name.split(b"/"):
@@ -106,4 +108,4 @@ def unpack_entry(entry: TarEntry, reader: FileReader, writer: TreeWriter) -> Non
 
     first = clean_name(entry.linkname) if entry.type == tarstream.LINK else b""
     target = entry.linkname if entry.type == tarstream.SYMLINK else b""
-    writer.put(name, attributes, target=target, first_link=first, content=content)
+    put(name, attributes, target=target, first_link=first, content=content)

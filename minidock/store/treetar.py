@@ -19,6 +19,8 @@ from minidock.store.upper import CAPABILITY_XATTR, walk_upper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from minidock.store.taroutput import TarOutput
     from minidock.store.upper import UpperEntry
 
@@ -38,14 +40,21 @@ class WrittenTree:
         self.warnings: list[str] = []
 
 
-def write_tree(tree_fd: int, output: TarOutput, *, dialect: str = "c") -> WrittenTree:
+def write_tree(
+    tree_fd: int,
+    output: TarOutput,
+    *,
+    dialect: str = "c",
+    owners: Callable[[int, int], tuple[int, int]] | None = None,
+) -> WrittenTree:
     """Write everything below a directory as one tar.
 
-    Shape:  tree_fd: the tree's root, which is no entry itself; dialect: which engine's headers, see tarwriter
+    Shape:  tree_fd: the tree's root, which is no entry itself; dialect: which engine's headers, and owners: which IDs
+            stand for those of the files, see tarwriter
     Raises: SyscallError, StoreError for a path too long for any engine
     """
     names = _TreeNames(tree_fd) if dialect == "a" else None
-    return _TreeWriter(output, LayerHeaders(dialect, names)).write(tree_fd)
+    return _TreeWriter(output, LayerHeaders(dialect, names, owners)).write(tree_fd)
 
 
 class _TreeNames:

@@ -14,6 +14,7 @@ import stat
 
 from minidock.errors import Conflict, NotFound, SyscallError, UsageError
 from minidock.formats.mountspec import clean_path
+from minidock.formats.tarwriter import portable_capability
 from minidock.linux.paths import open_in_root
 from minidock.runtime.containerroot import work_in_root
 from minidock.store.treewriter import Attributes, TreeWriter
@@ -22,6 +23,11 @@ from minidock.store.upper import CAPABILITY_XATTR, allow_more_descriptors, walk_
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
+
+    from minidock.runtime.usermap import UserMap
+
+    _Owners = Callable[[int, int], tuple[int, int]]
 
     from minidock.store.containers import Container
     from minidock.store.root import DataRoot
@@ -67,12 +73,13 @@ def cp_from(
     """
     source = root.containers.get(container)
 
-    def act(root_fd: int) -> None:
+    def act(root_fd: int, user_map: UserMap | None) -> None:
         tree = _Tree(root_fd, container)
+        owners = None if user_map is None else user_map.inside
         if isinstance(target, int):
-            _write_tar(tree, _absolute(path), target, follow=follow)
+            _write_tar(tree, _absolute(path), target, follow=follow, owners=owners)
         else:
-            copy = _Copy(tree, _absolute(path), follow=follow)
+            copy = _Copy(tree, _absolute(path), follow=follow, owners=owners)
             copy.into(_Tree(), os.fsencode(target), keeps_owner=archive)
 
     work_in_root(source, act)
@@ -89,14 +96,16 @@ def cp_to(root: DataRoot, source: str | int, container: str, path: str, *, follo
         raise NotFound(f"lstat {source}: no such file or directory")
     _refuse_read_only(target, path)
 
-    def act(root_fd: int) -> None:
+    def act(root_fd: int, user_map: UserMap | None) -> None:
         tree = _Tree(root_fd, container)
+        owners = None if user_map is None else user_map.outside
         if isinstance(source, int):
-            _read_tar(tree, _absolute(path), source)
+            _read_tar(tree, _absolute(path), source, owners=owners)
         else:
-            _Copy(_Tree(), os.fsencode(source), follow=follow).into(tree, _absolute(path), keeps_owner=True)
+            copy = _Copy(_Tree(), os.fsencode(source), follow=follow, owners=owners)
+            copy.into(tree, _absolute(path), keeps_owner=True)
 
-    work_in_root(target, act)
+    work_in_root(target, act, writes=True)
 
 
 def _refuse_read_only(container: Container, path: str) -> None:
@@ -121,12 +130,16 @@ def _split(path: bytes) -> tuple[bytes, bytes]:
 
 
 class _Copy:
-    """What is copied: one file or a directory, or with `/.` at the end a directory's content."""
+    """What is copied: one file or a directory, or with `/.` at the end a directory's content.
 
-    __slots__ = ("content_only", "follow", "name", "path", "tree")
+    Shape: owners: what the owners of files become, None for themselves
+    """
 
-    def __init__(self, tree: _Tree, path: bytes, *, follow: bool) -> None:
+    __slots__ = ("content_only", "follow", "name", "owners", "path", "tree")
+
+    def __init__(self, tree: _Tree, path: bytes, *, follow: bool, owners: _Owners | None) -> None:
         self.tree = tree
+        self.owners = owners
         self.path = path
         self.follow = follow or path.endswith((b"/", b"/."))
         words = path[:-2] if path.endswith(b"/.") else path
@@ -150,7 +163,7 @@ class _Copy:
             top_fd, name = _destination(target, path, self.name, is_directory, self.content_only)
             writer = TreeWriter(top_fd, keeps_owner=keeps_owner)
             try:
-                for_each_entry(handle, status, name, writer.put)
+                for_each_entry(handle, status, name, _with_owners(writer.put, self.owners))
                 writer.close()
             finally:
                 writer.abandon()
@@ -260,23 +273,37 @@ def _attributes(status: os.stat_result) -> Attributes:
     return Attributes(status.st_mode, *owner, status.st_mtime_ns, status.st_rdev, size_bytes=status.st_size)
 
 
-def _write_tar(tree: _Tree, path: bytes, output: int, *, follow: bool) -> None:
+def _with_owners(put: Callable[..., object], owners: _Owners | None) -> Callable[..., object]:
+    """put, given other owners than it is told, and capabilities that hold for whoever is root there."""
+    if owners is None:
+        return put
+
+    def put_mapped(path: bytes, attributes: Attributes, **rest: Any) -> object:
+        attributes.uid, attributes.gid = owners(attributes.uid, attributes.gid)
+        attributes.capability = portable_capability(attributes.capability)
+        return put(path, attributes, **rest)
+
+    return put_mapped
+
+
+def _write_tar(tree: _Tree, path: bytes, output: int, *, follow: bool, owners: _Owners | None) -> None:
     from minidock.formats.tarwriter import END_OF_ARCHIVE
     from minidock.store.tarentries import TarEntries
     from minidock.store.taroutput import TarOutput
 
-    copy = _Copy(tree, path, follow=follow)
+    copy = _Copy(tree, path, follow=follow, owners=owners)
     handle = copy.open()
     try:
         stream = TarOutput(output, "standard output")
-        for_each_entry(handle, os.fstat(handle), b"." if copy.content_only else copy.name, TarEntries(stream).put)
+        put = _with_owners(TarEntries(stream).put, owners)
+        for_each_entry(handle, os.fstat(handle), b"." if copy.content_only else copy.name, put)
         stream.put(END_OF_ARCHIVE)
         stream.flush()
     finally:
         os.close(handle)
 
 
-def _read_tar(tree: _Tree, path: bytes, source: int) -> None:
+def _read_tar(tree: _Tree, path: bytes, source: int, *, owners: _Owners | None) -> None:
     from minidock.formats.bytestream import FileReader
     from minidock.formats.tarstream import TarReader
     from minidock.store.tarentries import unpack_entry
@@ -291,7 +318,7 @@ def _read_tar(tree: _Tree, path: bytes, source: int) -> None:
     writer = TreeWriter(top_fd, open_below=lambda below: tree.open(path + b"/" + below, _DIRECTORY_FLAGS))
     try:
         for entry in TarReader(reader):
-            unpack_entry(entry, reader, writer)
+            unpack_entry(entry, reader, _with_owners(writer.put, owners))
         writer.close()
     finally:
         writer.abandon()

@@ -7,6 +7,7 @@ import os
 from minidock.errors import Conflict, StoreError, SyscallError
 from minidock.linux.mount import shell_word
 from minidock.linux.process import pidfd_open
+from minidock.runtime.containerroot import user_map_of_running
 from minidock.runtime.merged import open_layers, open_mounted, open_root_of
 from minidock.store.overlay2 import check_rw, read_link
 from minidock.store.taroutput import TarOutput
@@ -17,6 +18,7 @@ from minidock.verbs.outputfile import OutputFile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minidock.runtime.usermap import UserMap
     from minidock.store.containers import Container
     from minidock.store.root import DataRoot
 
@@ -44,12 +46,14 @@ def export(root: DataRoot, container: str, output: str | int, *, engine: str = "
     source = root.containers.get(container)
     if source.state.status == "dead":
         raise Conflict(f"You cannot export container {source.id} which is Dead")
-    tree = _open_tree(root, source)
+    tree, user_map = _open_tree(root, source)
     try:
         with OutputFile(output, "export container") as file:
             root.tell("write", f"{file.what}: the tree of container {source.id.short}")
             stream = TarOutput(file.fd, file.what)
-            written = write_tree(tree, stream, dialect=dialect.tar)
+            written = write_tree(
+                tree, stream, dialect=dialect.tar, owners=None if user_map is None else user_map.inside
+            )
             if not os.path.isdir(source.path):
                 raise StoreError(f"container {source.id.short} was removed while it was read")
     finally:
@@ -57,20 +61,21 @@ def export(root: DataRoot, container: str, output: str | int, *, engine: str = "
     return ExportedTree(written.entries, stream.written_bytes, written.warnings)
 
 
-def _open_tree(root: DataRoot, source: Container) -> int:
+def _open_tree(root: DataRoot, source: Container) -> tuple[int, UserMap | None]:
+    """The tree, and the map of its owners where they are those of a user namespace."""
     if source.is_running():
         handle = _open_running(root, source)
         if handle >= 0:
-            return handle
+            return handle, user_map_of_running(source)
     layer = source.layer
     # Where docker's engine runs the container, its mount is in sight and is the one whole truth.
     mounted = f"{root.overlay_path}/{layer.mount_id}/merged"
     if mounted in mounts_below(root.overlay_path):
         root.tell("mount", f"exec 9<{shell_word(mounted)}  # open_tree(OPEN_TREE_CLONE)")
-        return open_mounted(mounted)
+        return open_mounted(mounted), None
     check_rw(root, layer)
     own = f"l/{read_link(root.overlay_path, layer.mount_id)}"
-    return open_layers(root.overlay_path, [own, *layer.lowers], trace=root.trace)
+    return open_layers(root.overlay_path, [own, *layer.lowers], trace=root.trace), None
 
 
 def _open_running(root: DataRoot, source: Container) -> int:

@@ -38,6 +38,8 @@ def host_fields(
             fields[field] = _namespace(option, mode, containers)
     if fields.get("UTSMode") and hostname:
         raise UsageError("conflicting options: hostname and the UTS mode")
+    if mode := words.get("userns"):
+        fields["UsernsMode"] = _user_namespace(mode, fields, network, privileged)
     if words.get("oom_score_adj") is not None:
         score = int(words["oom_score_adj"])
         if not -1000 <= score <= 1000:
@@ -76,6 +78,24 @@ def _namespace(option: str, mode: str, containers: ContainerStore) -> str:
 
         return resolve_mode(containers, option, mode)
     raise UsageError(f"Invalid IPC mode: {mode}" if option == "ipc" else f"--{option}: invalid {option.upper()} mode")
+
+
+def _user_namespace(mode: str, fields: Mapping[str, Any], network: str, privileged: bool) -> str:
+    """Docker's refusals, and an early look at the host's files. Source: moby daemon/daemon_unix.go"""
+    from minidock.runtime.usermap import read_user_map
+
+    if read_user_map(mode) is None:
+        return mode
+    if privileged:
+        raise UsageError(
+            "privileged mode is incompatible with user namespaces.  You must run the container in the host namespace "
+            "when running privileged mode"
+        )
+    if network == "host":
+        raise UsageError("cannot share the host's network namespace when user namespaces are enabled")
+    if fields.get("PidMode") == "host":
+        raise UsageError("cannot share the host PID namespace when user namespaces are enabled")
+    return mode
 
 
 def _sysctl(text: str, network: str, fields: Mapping[str, Any]) -> tuple[str, str]:

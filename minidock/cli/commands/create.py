@@ -16,7 +16,7 @@ _LIMITS = (
     "cpuset_cpus", "cpuset_mems", "blkio_weight", "blkio_weight_device", "device_read_bps", "device_write_bps",
     "device_read_iops", "device_write_iops",
 )  # fmt: skip
-_ISOLATION = ("security_opt", "pid", "ipc", "uts", "oom_score_adj", "sysctl", "ulimit", "device")
+_ISOLATION = ("security_opt", "pid", "ipc", "uts", "userns", "oom_score_adj", "sysctl", "ulimit", "device")
 _NETWORKING = (
     "ip", "ip6", "network_alias", "mac_address", "dns", "dns_search", "dns_option", "add_host",
 )  # fmt: skip
