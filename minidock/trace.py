@@ -11,9 +11,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeAlias
 
-    # trace(kind, text): kind is one of KINDS, text one line (for mount, clone, exec and network a shell line to replay)
+    # trace(kind, text): kind is one of KINDS, text one line; for those of REPLAYED a shell line, unless it begins
+    # with "# ", which is for what no shell can do; for END the word that closes a here-document
     Trace: TypeAlias = Callable[[str, str], None]
     # progress(key, state, done, total): key names a layer, units are bytes, total 0 when unknown
     Progress: TypeAlias = Callable[[str, str, int, int], None]
 
-KINDS = ("read", "hash", "write", "link", "remove", "mount", "clone", "cgroup", "exec", "network", "signal")
+REPLAYED = ("hash", "mount", "clone", "cgroup", "make", "exec", "network")
+END = "end"
+KINDS = ("read", "write", "link", "remove", "rule", "signal", END, *REPLAYED)

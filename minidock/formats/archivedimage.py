@@ -46,6 +46,16 @@ class LayerBlob:
         self.blob_digest = blob_digest
         self.key = key
 
+    def describe(self) -> str:
+        """A shell pipeline that prints the layer's plain tar; empty when no file by name has it, as with a pipe."""
+        from minidock.linux.mount import shell_word
+
+        path = os.readlink(f"/proc/self/fd/{self.fd}")
+        if not os.path.exists(path) or not os.path.samestat(os.stat(path), os.fstat(self.fd)):
+            return ""
+        line = f"tail -c +{self.offset + 1} {shell_word(path)} | head -c {self.length_bytes}"
+        return line if self.compression == "none" else f"{line} | {self.compression} -dc"
+
 
 class ArchivedImage:
     """One image of an archive; layers bottom first, one for each diff_id of the config.

@@ -15,7 +15,11 @@ MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
 MS_NOEXEC = 0x8
+MS_SYNCHRONOUS = 0x10
 MS_REMOUNT = 0x20
+MS_DIRSYNC = 0x80
+MS_NOATIME = 0x400
+MS_NODIRATIME = 0x800
 MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 1 << 18
@@ -50,17 +54,24 @@ _FLAG_WORDS = (
     (MS_NOSUID, "nosuid"),
     (MS_NODEV, "nodev"),
     (MS_NOEXEC, "noexec"),
+    (MS_SYNCHRONOUS, "sync"),
+    (MS_DIRSYNC, "dirsync"),
+    (MS_NOATIME, "noatime"),
+    (MS_NODIRATIME, "nodiratime"),
+    (MS_RELATIME, "relatime"),
     (MS_STRICTATIME, "strictatime"),
 )
 _PROPAGATION = ((MS_PRIVATE, "private"), (MS_SLAVE, "slave"), (MS_SHARED, "shared"))
 
 
 def shell_word(word: str) -> str:
-    """A word as one may type it in a shell; control characters in bash's `$'\\n'` form."""
+    """A word as one may type it in a shell, without control characters; one that ends in a newline needs bash."""
     if not word.isprintable():
         data = word.encode("utf-8", "surrogateescape")
-        letters = (chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in data)
-        return f"$'{''.join(letters)}'"
+        # A command's last newlines are lost to any shell.
+        special = b"'\\" if word.endswith("\n") else b"'\\%"
+        letters = "".join(chr(byte) if 32 <= byte < 127 and byte not in special else f"\\{byte:03o}" for byte in data)
+        return f"$'{letters}'" if word.endswith("\n") else f"\"$(printf '{letters}')\""
     safe = word and all(letter.isalnum() or letter in "@%+=:,./_-" for letter in word)
     return word if safe else "'" + word.replace("'", "'\"'\"'") + "'"
 

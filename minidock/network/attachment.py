@@ -49,7 +49,7 @@ class Attachment:
         with Netlink() as link:
             for request in requests:
                 if trace is not None:
-                    trace("network", request.text)
+                    trace("network", f"{request.text.removesuffix(str(pid))}$container")
                 link.change(request)
 
     def operations(self) -> list[Operation]:

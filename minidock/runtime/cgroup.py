@@ -87,19 +87,25 @@ def _write(path: str, text: str) -> None:
         os.close(handle)
 
 
-def _make_parent(path: str, above: str, is_cpuset: bool) -> None:
+def _set(path: str, text: str, trace: Trace | None) -> None:
+    if trace:
+        trace("cgroup", f"echo {text} > {path}")
+    _write(path, text)
+
+
+def _make_parent(path: str, above: str, is_cpuset: bool, trace: Trace | None) -> None:
     """The directory that holds all containers' groups; a cpuset is empty until told otherwise."""
     os.mkdir(path, 0o755)
     if is_cpuset:
-        _fill_cpuset(path, above)
-        _write(f"{path}/cgroup.clone_children", "1")
+        _fill_cpuset(path, above, trace)
+        _set(f"{path}/cgroup.clone_children", "1", trace)
 
 
-def _fill_cpuset(path: str, above: str) -> None:
+def _fill_cpuset(path: str, above: str, trace: Trace | None) -> None:
     """Give a v1 cpuset all that the group above has, unless it has something; an empty one takes no process."""
     for name in ("cpuset.cpus", "cpuset.mems"):
         if not _read(f"{path}/{name}").strip():
-            _write(f"{path}/{name}", _read(f"{above}/{name}").strip())
+            _set(f"{path}/{name}", _read(f"{above}/{name}").strip(), trace)
 
 
 class Cgroup:
@@ -139,18 +145,18 @@ class Cgroup:
                     above, path = path, f"{path}/{word}"
                     if not os.path.isdir(path):
                         try:
-                            _make_parent(path, above, is_cpuset)
+                            _make_parent(path, above, is_cpuset, trace)
                         except FileExistsError:
                             continue
                 path = f"{path}/{container_id}"
                 if trace:
-                    trace("cgroup", f"mkdir {path}")
+                    trace("cgroup", f"mkdir -p {path}")
                 try:
                     os.mkdir(path, 0o755)
                 except FileExistsError:
                     pass
                 if is_cpuset:
-                    _fill_cpuset(path, hierarchy.mount_point)
+                    _fill_cpuset(path, hierarchy.mount_point, trace)
             except OSError:
                 continue
             made.append((hierarchy, path))

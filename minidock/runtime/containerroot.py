@@ -11,7 +11,7 @@ import os
 
 from minidock import errors
 from minidock.errors import MinidockError, StoreError, SyscallError
-from minidock.linux.mount import MS_PRIVATE, MS_REC, clone_tree, mount
+from minidock.linux.mount import MS_PRIVATE, MS_REC, clone_tree, mount, shell_word
 from minidock.linux.namespaces import CLONE_NEWNS, unshare
 from minidock.linux.process import pidfd_open
 from minidock.runtime.operation import Setup
@@ -108,7 +108,7 @@ def _act_as_root(handle: int, user_map: UserMap, act: Callable[[int, UserMap | N
 def _work_on_layers(container: Container, act: Callable[[int, UserMap | None], None]) -> None:
     layer = container.sound_layer()
     overlay = MountOverlay(container.root.overlay_path, layer.mount_id, layer.lowers)
-    container.root.tell("mount", f"unshare --mount sh -c '{overlay.describe()}'")
+    container.root.tell("mount", f"unshare --mount sh -c {shell_word(overlay.describe())}")
     binds = sorted(mounts_of(container)[0], key=lambda bind: bind.target.count("/"))
     try:
         _work_in_child(container, lambda: _mount_and_act(overlay, binds, act))

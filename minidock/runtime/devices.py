@@ -12,7 +12,7 @@ import os
 
 from minidock.errors import SyscallError, UsageError
 from minidock.linux.libc import syscall
-from minidock.linux.mount import MS_BIND, mount
+from minidock.linux.mount import MS_BIND, mount, shell_word
 from minidock.linux.paths import open_in_root
 from minidock.runtime.operation import NO_LINKS, Operation, Setup, filesystem_magic, make_in_root
 
@@ -69,6 +69,14 @@ class HostDevice:
         self.uid = status.st_uid
         self.gid = status.st_gid
 
+    def describe(self) -> str:
+        """The shell line that makes this node."""
+        path = shell_word(f"/dev/{self.name}")
+        kind = "b" if self.mode & _S_IFMT == _S_IFBLK else "c"
+        made = f"mknod -m {self.mode & 0o7777:o} {path} {kind} {os.major(self.rdev)} {os.minor(self.rdev)}"
+        folder = f"mkdir -p {shell_word(os.path.dirname(f'/dev/{self.name}'))} && " if "/" in self.name else ""
+        return f"{folder}{made} && chown {self.uid}:{self.gid} {path}"
+
 
 def host_devices(directory: str = "/dev", prefix: str = "") -> list[HostDevice]:
     """The host's device nodes as runc collects them for a privileged container."""
@@ -93,7 +101,7 @@ class MakeDevices(Operation):
     """Make the nodes and links of /dev, relative to the fresh tmpfs there."""
 
     __slots__ = ("extra", "owner")
-    kind = "write"
+    kind = "make"
 
     def __init__(self, extra: Sequence[HostDevice], owner: tuple[int, int] | None = None) -> None:
         """Shape: owner: whose the extra nodes are, None for the host's own owners"""
@@ -101,10 +109,10 @@ class MakeDevices(Operation):
         self.extra = [device for device in extra if (os.fsencode(device.name)) not in {node[0] for node in NODES}]
 
     def describe(self) -> str:
-        nodes = [f"mknod -m 666 {os.fsdecode(name)} c {major} {minor}" for name, major, minor in NODES]
-        nodes += [f"mknod {device.name} {device.rdev}" for device in self.extra]
-        links = [f"ln -s {os.fsdecode(target)} {os.fsdecode(name)}" for target, name in LINKS]
-        return "cd /dev && " + " && ".join(nodes + links)
+        nodes = [f"mknod -m 666 /dev/{os.fsdecode(name)} c {major} {minor}" for name, major, minor in NODES]
+        taken = {os.fsencode(device.name) for device in self.extra}
+        links = [f"ln -s {os.fsdecode(target)} /dev/{os.fsdecode(name)}" for target, name in LINKS if name not in taken]
+        return "\n".join([*nodes, *(device.describe() for device in self.extra), *links])
 
     def execute(self, setup: Setup) -> None:
         handle = open_in_root(setup.root_fd, b"dev", os.O_PATH | os.O_DIRECTORY, resolve=NO_LINKS)
@@ -117,8 +125,7 @@ class MakeDevices(Operation):
         for name, major, minor in NODES:
             os.mknod(name, _S_IFCHR | 0o666, os.makedev(major, minor))
         for device in self.extra:
-            if "/" in device.name:
-                os.makedirs(os.path.dirname(device.name), 0o755, exist_ok=True)
+            _make_folders(device.name)
             try:
                 os.mknod(device.name, device.mode, device.rdev)
                 os.chown(device.name, *(self.owner or (device.uid, device.gid)))
@@ -129,6 +136,16 @@ class MakeDevices(Operation):
                 os.symlink(target, name)
             except FileExistsError:
                 continue
+
+
+def _make_folders(name: str) -> None:
+    """The directories above a device; os.makedirs would make all but the last with whatever mode the umask leaves."""
+    parts = name.split("/")[:-1]
+    for depth in range(len(parts)):
+        try:
+            os.mkdir("/".join(parts[: depth + 1]), 0o755)
+        except FileExistsError:
+            continue
 
 
 def open_terminal(root_fd: int) -> tuple[int, int]:
@@ -152,7 +169,7 @@ class OpenConsole(Operation):
     __slots__ = ()
 
     def describe(self) -> str:
-        return "touch /dev/console && mount --bind /dev/pts/0 /dev/console"
+        return "# open(/dev/pts/ptmx), ioctl(TIOCGPTPEER); mount --bind of the terminal on /dev/console"
 
     def execute(self, setup: Setup) -> None:
         master, slave = open_terminal(setup.root_fd)
@@ -190,6 +207,11 @@ def restrict(
             if error.errno not in (errno.EPERM, errno.EACCES, errno.EROFS):
                 raise
     elif group.v2_path is not None:
+        if trace:
+            rules = ", ".join(
+                f"{kind} {_spell(major)}:{_spell(minor)} {access}" for kind, major, minor, access in allowed
+            )
+            trace("cgroup", f"# bpf(BPF_PROG_ATTACH) to {group.v2_path}, which allows {rules}")
         try:
             _restrict_v2(group.v2_path, allowed)
         except OSError as error:

@@ -8,6 +8,7 @@ import os
 
 from minidock.errors import SyscallError, UsageError
 from minidock.linux.libc import declare
+from minidock.linux.mount import shell_word
 from minidock.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS
 from minidock.runtime.devices import HostDevice, host_devices
 from minidock.runtime.operation import PROC_SUPER_MAGIC, S_IFDIR, S_IFMT, Operation, Setup, filesystem_magic
@@ -131,7 +132,8 @@ class SetLimit(Operation):
         self.hard = hard
 
     def describe(self) -> str:
-        return f"prlimit --pid $$ --{self.name}={self.soft}:{self.hard}"
+        soft, hard = ("unlimited" if value == -1 else str(value) for value in (self.soft, self.hard))
+        return f"prlimit --pid $$ --{self.name}={soft}:{hard}"
 
     def execute(self, setup: Setup) -> None:
         set_limit(self.name, self.soft, self.hard)
@@ -165,7 +167,7 @@ class SetOomScore(Operation):
     """Say how soon the kernel picks the container when memory runs out."""
 
     __slots__ = ("score",)
-    kind = "write"
+    kind = "make"
 
     def __init__(self, score: int) -> None:
         self.score = score
@@ -181,14 +183,14 @@ class SetSysctl(Operation):
     """Set a sysctl of the container's own namespaces that was asked for."""
 
     __slots__ = ("key", "value")
-    kind = "write"
+    kind = "make"
 
     def __init__(self, key: str, value: str) -> None:
         self.key = key
         self.value = value
 
     def describe(self) -> str:
-        return f"sysctl -w {self.key}={self.value!r}"
+        return f"echo {shell_word(self.value)} > {shell_word(sysctl_path(self.key))}"
 
     def execute(self, setup: Setup) -> None:
         _write(sysctl_path(self.key), self.value)

@@ -16,7 +16,7 @@ import os
 import select
 
 from minidock.errors import ContainerNotRunning, NoSuchContainer, SyscallError, UsageError
-from minidock.linux.mount import attach_tree, clone_tree
+from minidock.linux.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, attach_tree, clone_tree, describe_mount
 from minidock.linux.namespaces import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
@@ -226,7 +226,7 @@ class _HoldMount(Operation):
 
     def describe(self) -> str:
         path = os.fsdecode(self.path)
-        return f"exec {{held}}<{path}  # in the other container's mount namespace: open_tree(OPEN_TREE_CLONE)"
+        return f"# setns(mnt), open_tree({path}, OPEN_TREE_CLONE) and back: the other container's own"
 
     def execute(self, setup: Setup) -> None:
         own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
@@ -280,7 +280,9 @@ class AttachHeld(Operation):
         self.path = path
 
     def describe(self) -> str:
-        return f"mount --bind /proc/self/fd/$held {os.fsdecode(self.path)}"
+        if self.path == HoldProc.path:
+            return describe_mount(b"proc", self.path, b"proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+        return f"# move_mount of what is held to {os.fsdecode(self.path)}"
 
     def execute(self, setup: Setup) -> None:
         target_fd = open_top(setup.root_fd, self.path)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 
 from minidock.errors import MinidockError, UsageError
-from minidock.linux import capabilities
-from minidock.linux.mount import shell_word
 from minidock.linux.namespaces import CLONE_NEWPID
 from minidock.linux.process import SIGKILL, set_dumpable, set_parent_death_signal
 from minidock.runtime import devices
@@ -14,7 +12,7 @@ from minidock.runtime.cgroup import Cgroup, hierarchies
 from minidock.runtime.child import Channels, Payload, settle
 from minidock.runtime.exchange import Exchange, Launched, allowed_capabilities, clone_and_settle
 from minidock.runtime.operation import Operation, Setup
-from minidock.runtime.plan import build_plan, describe_clone, first_flags
+from minidock.runtime.plan import build_plan, first_flags
 from minidock.runtime.rootfs import MountOverlay
 from minidock.runtime.spec import BindMount, ContainerSpec, ExecSpec, TmpfsMount, environment
 
@@ -28,14 +26,6 @@ if TYPE_CHECKING:
     from minidock.trace import Trace
 
 __all__ = ("BindMount", "ContainerSpec", "ExecSpec", "Launched", "TmpfsMount", "launch")
-
-
-def _trace_plan(trace: Trace, spec: ContainerSpec, plan: Sequence[Operation], mask: int) -> None:
-    trace("clone", describe_clone(spec))
-    for operation in plan:
-        trace(operation.kind, operation.describe())
-    words = capabilities.words(mask)
-    trace("exec", f"setpriv --bounding-set=-all,+{words.replace(',', ',+')} -- {' '.join(map(shell_word, spec.argv))}")
 
 
 def launch(
@@ -99,7 +89,9 @@ def _launch(
 
             apply_limits(group, spec.limits, trace)
         if trace:
-            _trace_plan(trace, spec, plan, mask)
+            from minidock.runtime.replay import trace_end, trace_start
+
+            trace_start(trace, spec, plan, mask)
         pid_space = joined.pidfd_of(CLONE_NEWPID) if joined is not None else -1
         exchange = Exchange(spec.tty, joins=pid_space >= 0, hands_over=remapped is not None)
         channels = Channels(
@@ -132,6 +124,8 @@ def _launch(
                 pid, pidfd, console = clone_and_settle(flags, exchange, work, group, connect)
         finally:
             _forget_merged(plan)
+        if trace:
+            trace_end(trace, spec)
     except BaseException:
         _remove_quietly(group)
         raise

@@ -85,13 +85,13 @@ def _nobody_asks(pid: int) -> None:
 
 
 class Operation:
-    """One step; `kind` is the trace's. Shape: describe() is a shell line that does the same"""
+    """One step; `kind` is the trace's. Shape: describe() is what --explain shows, see trace.py"""
 
     __slots__ = ()
     kind = "mount"
 
     def describe(self) -> str:
-        """A shell line that does the same."""
+        """Shell lines that do the same; what no shell can do is told in one that begins with "# "."""
         raise NotImplementedError
 
     def execute(self, setup: Setup) -> None:

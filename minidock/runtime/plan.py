@@ -8,14 +8,24 @@ from __future__ import annotations
 import os
 
 from minidock.errors import UsageError
-from minidock.linux.mount import MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_RELATIME, MS_STRICTATIME
+from minidock.linux.mount import (
+    MS_DIRSYNC,
+    MS_NOATIME,
+    MS_NODEV,
+    MS_NODIRATIME,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_RDONLY,
+    MS_RELATIME,
+    MS_STRICTATIME,
+    MS_SYNCHRONOUS,
+)
 from minidock.linux.namespaces import (
     CLONE_NEWIPC,
     CLONE_NEWNET,
     CLONE_NEWNS,
     CLONE_NEWPID,
     CLONE_NEWUTS,
-    describe_flags,
 )
 from minidock.runtime.cgroup import Cgroup, Hierarchy, hierarchies
 from minidock.runtime.devices import HostDevice, MakeDevices, OpenConsole, host_devices
@@ -53,7 +63,7 @@ if TYPE_CHECKING:
     from minidock.runtime.joined import Joined
     from minidock.runtime.remapped import Remapped
 
-__all__ = ("BindMount", "ContainerSpec", "ExecSpec", "TmpfsMount", "build_plan", "clone_flags", "describe_clone")
+__all__ = ("BindMount", "ContainerSpec", "ExecSpec", "TmpfsMount", "build_plan", "clone_flags")
 
 # Source: moby oci/defaults.go
 MASKED = (
@@ -69,8 +79,6 @@ MASKED = (
     b"/sys/firmware",
 )
 READ_ONLY = (b"/proc/bus", b"/proc/fs", b"/proc/irq", b"/proc/sys", b"/proc/sysrq-trigger")
-# mount(2); only a tmpfs of the caller's uses these
-MS_SYNCHRONOUS, MS_DIRSYNC, MS_NOATIME, MS_NODIRATIME = 0x10, 0x80, 0x400, 0x800
 _HOST_IPC = ("/dev/shm", "/dev/mqueue")
 _SAFE = MS_NOSUID | MS_NODEV | MS_NOEXEC
 
@@ -114,11 +122,6 @@ def first_flags(spec: ContainerSpec) -> int:
     return clone_flags(spec)
 
 
-def describe_clone(spec: ContainerSpec) -> str:
-    """The unshare(1) line with the same namespaces."""
-    return f"unshare --fork {describe_flags(first_flags(spec))} --propagation unchanged"
-
-
 def build_plan(
     spec: ContainerSpec,
     mounted: Sequence[Hierarchy] | None = None,
@@ -136,6 +139,8 @@ def build_plan(
     taken = {_clean(each.target) for each in user_mounts}
     overlay = MountOverlay(spec.overlay_path, spec.mount_id, spec.lowers)
     plan: list[Operation] = [EnterCgroups(group)] if group is not None else []
+    if remapped is None:
+        plan.append(EnterCgroupNamespace())
     if spec.isolation is not None:
         plan += spec.isolation.start_operations()
     if joined is not None:
@@ -159,7 +164,9 @@ def build_plan(
     plan += _dev(spec, taken, joined, remapped)
     if remapped is None:
         plan += kernel[1:]
-    plan.append(EnterCgroupNamespace())
+    if remapped is not None:
+        # Only a user namespace's own cgroup namespace lets its root mount the hierarchies.
+        plan.append(EnterCgroupNamespace())
     if not taken & {"/sys", "/sys/fs/cgroup"}:
         plan += _cgroups(hierarchies() if mounted is None else mounted, spec.privileged)
     plan += [_user_operation(each) for each in user_mounts]
@@ -220,7 +227,7 @@ def _holds(mounts: Sequence[BindMount | TmpfsMount], remapped: Remapped | None, 
     plan: list[Operation] = []
     for each in mounts:
         if isinstance(each, BindMount) and _keeps_propagation(each) == keep:
-            plan.append(HoldSource(each.source, _clean(each.target), each.recursive))
+            plan.append(HoldSource(each.source, _clean(each.target), recursive=each.recursive, keeps_propagation=keep))
             if remapped is not None and each.is_own:
                 from minidock.runtime.remapped import MapHeld
 

@@ -167,7 +167,7 @@ class HoldRoot(Operation):
         self.path = path
 
     def describe(self) -> str:
-        return f"exec {{held}}<{shell_word(self.path)}  # open_tree(OPEN_TREE_CLONE)"
+        return f"# open_tree({shell_word(self.path)}, OPEN_TREE_CLONE)"
 
     def execute(self, setup: Setup) -> None:
         setup.held[b"/"] = clone_tree(os.fsencode(self.path), recursive=False)

@@ -50,6 +50,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# Where --explain's lines have the old root for a while.
+OLD_ROOT = "/.old"
+
 PROPAGATION = {
     "private": MS_PRIVATE,
     "rprivate": MS_PRIVATE | MS_REC,
@@ -78,15 +81,18 @@ class HoldSource(Operation):
     Shape: a source whose propagation is kept is held before MakePrivate, all others after it
     """
 
-    __slots__ = ("recursive", "source", "target")
+    __slots__ = ("keeps_propagation", "recursive", "source", "target")
 
-    def __init__(self, source: str, target: str, recursive: bool) -> None:
+    def __init__(self, source: str, target: str, *, recursive: bool, keeps_propagation: bool) -> None:
+        self.keeps_propagation = keeps_propagation
         self.source = source
         self.target = os.fsencode(target)
         self.recursive = recursive
 
     def describe(self) -> str:
-        return f"exec {{held}}<{self.source}  # open_tree(OPEN_TREE_CLONE{'|AT_RECURSIVE' if self.recursive else ''})"
+        flags = f"OPEN_TREE_CLONE{'|AT_RECURSIVE' if self.recursive else ''}"
+        cut = ", before its propagation is cut, which a shell cannot" if self.keeps_propagation else ""
+        return f"# open_tree({shell_word(self.source)}, {flags}) for {shell_word(os.fsdecode(self.target))}{cut}"
 
     def execute(self, setup: Setup) -> None:
         setup.held[self.target] = clone_tree(os.fsencode(self.source), recursive=self.recursive)
@@ -137,6 +143,7 @@ class MountOverlay(Operation):
 class PivotRoot(Operation):
     """Make the overlay the root and let go of the old one.
 
+    A shell needs a name for the old root, and needs it for longer: until it has bound what is held by descriptor here.
     Source: pivot_root(2), 'pivot_root(".", ".")'; the kernel refuses a new root that is no mount point
     """
 
@@ -146,7 +153,15 @@ class PivotRoot(Operation):
         self.new_root = new_root
 
     def describe(self) -> str:
-        return f"cd {self.new_root} && pivot_root . . && umount -l . && cd /"
+        return (
+            '# pivot_root(".", "."), umount2(".", MNT_DETACH); the shell keeps the old root until it has bound all\n'
+            f"cd {shell_word(self.new_root)} && mkdir -m 700 {OLD_ROOT[1:]} && pivot_root . {OLD_ROOT[1:]} && cd /"
+        )
+
+    @staticmethod
+    def describe_letting_go() -> str:
+        """The shell line that takes the old root away, once nothing is bound from it any more."""
+        return f"umount -l {OLD_ROOT} && rmdir {OLD_ROOT}"
 
     def execute(self, setup: Setup) -> None:
         os.chdir(self.new_root)
@@ -214,6 +229,11 @@ class MountCgroup(MountBelow):
         super().__init__(fstype, target, fstype, flags, data)
         self.links = links
 
+    def describe(self) -> str:
+        name = shell_word(os.fsdecode(self.target.rpartition(b"/")[2]))
+        links = [f"ln -s {name} {shell_word('/sys/fs/cgroup/' + os.fsdecode(link))}" for link in self.links]
+        return " && ".join([super().describe(), *links])
+
     def execute(self, setup: Setup) -> None:
         try:
             super().execute(setup)
@@ -241,6 +261,18 @@ _PROC_FILES = frozenset(
 )
 
 
+# What a read-only bind keeps of its source's own flags.
+_KEPT = MS_NOSUID | MS_NODEV | MS_NOEXEC
+
+
+def _describe_making(path: str, *, is_directory: bool) -> str:
+    """The shell words that make a path unless it is there."""
+    if is_directory:
+        return f"mkdir -p {shell_word(path)}"
+    file, folder = shell_word(path), shell_word(os.path.dirname(path))
+    return f"{{ [ -e {file} ] || {{ mkdir -p {folder} && : > {file}; }}; }}"
+
+
 class BindInto(Operation):
     """Attach a held host mount to a path in the container, by descriptor on both sides."""
 
@@ -257,12 +289,15 @@ class BindInto(Operation):
         self.is_directory = is_directory
 
     def describe(self) -> str:
-        line = describe_mount(os.fsencode(self.source), self.target, None, MS_BIND | (MS_REC if self.recursive else 0))
+        source = os.fsencode(OLD_ROOT + os.path.realpath(self.source))
+        lines = [_describe_making(os.fsdecode(self.target), is_directory=self.is_directory)]
+        lines.append(describe_mount(source, self.target, None, MS_BIND | (MS_REC if self.recursive else 0)))
         if self.propagation:
-            line += " && " + describe_mount(None, self.target, None, PROPAGATION[self.propagation])
+            lines.append(describe_mount(None, self.target, None, PROPAGATION[self.propagation]))
         if self.read_only:
-            line += " && " + describe_mount(None, self.target, None, MS_REMOUNT | MS_BIND | MS_RDONLY)
-        return line
+            flags = MS_REMOUNT | MS_BIND | MS_RDONLY | os.statvfs(self.source).f_flag & _KEPT
+            lines.append(describe_mount(None, self.target, None, flags))
+        return " && ".join(lines)
 
     def execute(self, setup: Setup) -> None:
         target_fd = make_in_root(setup.root_fd, self.target, is_directory=self.is_directory)
@@ -281,7 +316,7 @@ class BindInto(Operation):
         if self.propagation:
             mount(None, here, None, PROPAGATION[self.propagation])
         if self.read_only:
-            kept = os.fstatvfs(tree_fd).f_flag & (MS_NOSUID | MS_NODEV | MS_NOEXEC)
+            kept = os.fstatvfs(tree_fd).f_flag & _KEPT
             mount(None, here, None, MS_REMOUNT | MS_BIND | MS_RDONLY | kept)
 
 
@@ -296,7 +331,11 @@ class MountTmpfs(Operation):
         self.data = os.fsencode(data)
 
     def describe(self) -> str:
-        return describe_mount(b"tmpfs", self.target, b"tmpfs", self.flags, self.data or None)
+        target = shell_word(os.fsdecode(self.target))
+        line = describe_mount(b"tmpfs", self.target, b"tmpfs", self.flags, self.data or None)
+        if b"mode=" in self.data:
+            return f"mkdir -p {target} && {line}"
+        return f"mode=$(stat -c %a {target}) || mkdir -p {target}; {line} && chmod ${{mode:-1777}} {target}"
 
     def execute(self, setup: Setup) -> None:
         mode = -1
@@ -323,13 +362,13 @@ class MakeWorkdir(Operation):
     """Make the working directory as the engine does: owned by root, beneath the container's root."""
 
     __slots__ = ("path",)
-    kind = "write"
+    kind = "make"
 
     def __init__(self, path: str) -> None:
         self.path = path
 
     def describe(self) -> str:
-        return f"mkdir -p {self.path}"
+        return f"mkdir -p {shell_word(self.path)}"
 
     def execute(self, setup: Setup) -> None:
         handle = make_in_root(setup.root_fd, os.fsencode(self.path), is_directory=True)

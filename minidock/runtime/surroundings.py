@@ -6,7 +6,17 @@ import errno
 import os
 
 from minidock.errors import SyscallError, UsageError
-from minidock.linux.mount import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, MS_REC, MS_REMOUNT, mount
+from minidock.linux.mount import (
+    MS_BIND,
+    MS_NODEV,
+    MS_NOEXEC,
+    MS_NOSUID,
+    MS_RDONLY,
+    MS_REC,
+    MS_REMOUNT,
+    mount,
+    shell_word,
+)
 from minidock.linux.namespaces import CLONE_NEWCGROUP, raise_loopback, unshare
 from minidock.linux.paths import open_in_root
 from minidock.linux.process import set_hostname
@@ -39,7 +49,7 @@ class EnterCgroups(Operation):
 
     def describe(self) -> str:
         files = [f"{path}/{'cgroup.procs' if each.is_v2 else 'tasks'}" for each, path in self.group.paths]
-        return f"echo $$ | tee {' '.join(files)}" if files else ":  # no cgroups here"
+        return "\n".join(f"echo 0 > {shell_word(file)}" for file in files) or "# no cgroups here"
 
     def execute(self, setup: Setup) -> None:
         self.group.enter()
@@ -74,7 +84,7 @@ class ResolveUser(Operation):
         self.group_add = list(group_add)
 
     def describe(self) -> str:
-        return f"id {self.text.partition(':')[0] or '0'}  # in the image's own /etc/passwd and /etc/group"
+        return f"user {shell_word(self.text or '0')} in the image's own /etc/passwd and /etc/group"
 
     def execute(self, setup: Setup) -> None:
         setup.user = resolve_user(setup.root_fd, self.text, self.group_add)
@@ -90,7 +100,7 @@ class SetHostname(Operation):
         self.name = name
 
     def describe(self) -> str:
-        return f"hostname {self.name}"
+        return f"hostname {shell_word(self.name)}"
 
     def execute(self, setup: Setup) -> None:
         set_hostname(os.fsencode(self.name))
@@ -113,14 +123,15 @@ class WriteSysctl(Operation):
     """Set a sysctl of the container's own namespace; a kernel without it is fine."""
 
     __slots__ = ("path", "value")
-    kind = "write"
+    kind = "make"
 
     def __init__(self, path: bytes, value: bytes) -> None:
         self.path = path
         self.value = value
 
     def describe(self) -> str:
-        return f"echo {os.fsdecode(self.value)!r} > {os.fsdecode(self.path)}"
+        path = shell_word(os.fsdecode(self.path))
+        return f"[ ! -e {path} ] || echo {shell_word(os.fsdecode(self.value))} > {path}"
 
     def execute(self, setup: Setup) -> None:
         try:
@@ -134,6 +145,9 @@ class WriteSysctl(Operation):
             os.close(handle)
 
 
+_LOCKED = "ro,nosuid,nodev,noexec"
+
+
 class ReadOnlyPath(Operation):
     """Make one path of /proc read-only; one that this kernel lacks is fine."""
 
@@ -144,7 +158,7 @@ class ReadOnlyPath(Operation):
 
     def describe(self) -> str:
         path = os.fsdecode(self.path)
-        return f"[ ! -e {path} ] || {{ mount --rbind {path} {path} && mount -o remount,bind,ro {path}; }}"
+        return f"[ ! -e {path} ] || {{ mount --rbind {path} {path} && mount -o remount,bind,{_LOCKED} {path}; }}"
 
     def execute(self, setup: Setup) -> None:
         try:

@@ -138,7 +138,11 @@ class ImageStore:
                 root.layers.size(chain_id)
             if root.unsynced:
                 root.sync_content()
-            root.tell("hash", f"image_id: sha256 of {len(raw)} bytes of config = {image_id}")
+            if root.trace is not None:
+                from minidock.linux.mount import shell_word
+
+                path = shell_word(f"{self.path}/{image_id.hex}")
+                root.tell("hash", f"sha256sum < {path}  # image_id = {image_id}, of {len(raw)} bytes of config")
             if not os.path.exists(f"{self.path}/{image_id.hex}"):
                 if root.stages:
                     root.stages[-1].mark("image", image_id.hex)

@@ -196,8 +196,9 @@ class LayerStore:
         stage = root.stages[-1]
         staged.close()
         with root.lock():
-            root.tell("hash", f"chain_id: sha256 of {parent or ''} {diff_id}".replace("of  ", "of the bottom layer's "))
             chain_id = chain_id_of(parent, diff_id)
+            inputs = f"printf %s '{parent} {diff_id}' | sha256sum  #" if parent else "# the bottom layer's diff_id:"
+            root.tell("hash", f"{inputs} chain_id = {chain_id}")
             if self.has(chain_id):
                 self.links(chain_id)
                 known = self.get(chain_id)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         def compression(self) -> str: ...
         @property
         def blob_digest(self) -> Digest | None: ...
+        def describe(self) -> str: ...
 
 
 # How much more work a compressed byte is than a plain one, for the order of the jobs only.
@@ -266,11 +267,16 @@ def _work(unpack_worker: Any, job: UnpackJob, pipe: int, wants_trace: bool) -> N
             send({"kind": "trace", "word": word, "text": f"{job.key}: {text}"})
 
         try:
+            # Asked while the archive's path still leads to it.
+            source = job.blob.describe() if wants_trace else ""
             unpacker = unpack_worker.LayerUnpacker(job, report, trace_line if wants_trace else None)
             unpack_worker.enter_layer(job.diff_fd)
             result = unpacker.run()
             if wants_trace:
-                trace_line("hash", f"sha256 of {result['tar_bytes']} bytes of tar = {result['diff_id']}")
+                text = f"# sha256 of {result['tar_bytes']} bytes of tar: diff_id = {result['diff_id']}"
+                if source:
+                    text = f"{source} | sha256sum  # diff_id = {result['diff_id']}"
+                send({"kind": "trace", "word": "hash", "text": text})
             send({"kind": "result", **result})
         except BaseException as error:  # noqa: BLE001 - a forked process has nobody above it
             send(unpack_worker.describe_error(error))

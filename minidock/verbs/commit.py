@@ -157,7 +157,7 @@ def _write(root: DataRoot, source: Container, staged: StagedLayer, dialect: Dial
     finally:
         os.close(upper_fd)
     size = f"{written.tar_bytes} bytes of tar, {written.entries} entries"
-    root.tell("hash", f"diff_id: sha256 of {size} = {written.diff_id}")
+    root.tell("hash", f"# sha256 of {size}: diff_id = {written.diff_id}")
     return written
 
 

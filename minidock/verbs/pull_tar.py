@@ -147,7 +147,10 @@ class _Loader:
         check_layers([(blob, diff_id) for diff_id, blob in layers])
         self._checked.update(known)
         for diff_id, blob in layers:
-            self._root.tell("hash", f"{blob.key}: known, {blob.length_bytes} bytes in the archive = {diff_id}")
+            if self._root.trace is not None:
+                source = blob.describe()
+                inputs = f"{source} | sha256sum  #" if source else f"# {blob.length_bytes} bytes in the archive:"
+                self._root.tell("hash", f"{inputs} diff_id = {diff_id}, known already")
             self._report(blob, "Already exists", blob.length_bytes)
 
     def _report(self, blob: LayerBlob, state: str, done: int) -> None:

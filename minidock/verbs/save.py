@@ -73,7 +73,7 @@ def save(
                 layer = layers[member.diff_id]
                 root.tell("read", f"layer {layer.diff_id}: its files, {layer.size_bytes} bytes of tar to make again")
                 _write_layer(root, layer, stream)
-                root.tell("hash", f"sha256 of {layer.size_bytes} bytes of tar = {layer.diff_id}")
+                root.tell("hash", f"# sha256 of {layer.size_bytes} bytes of tar: diff_id = {layer.diff_id}")
             else:
                 stream.put(member.data)
             stream.fill((start - stream.written_bytes) % BLOCK_BYTES)

@@ -283,6 +283,7 @@ def test_each_step_is_told(scratch: Path) -> None:
             assert ("read", f"{builders.sha256(layer)[7:19]}: {len(layer)} bytes from byte {offset}") in lines
         told = [text for kind, text in lines if kind == "hash"]
         assert any(bottom in text and builders.sha256(TWO) in text for text in told), "the chain ID's two inputs"
+        assert any(text.endswith(f"sha256sum  # diff_id = {builders.sha256(ONE)}") for text in told)
         assert any(loaded.image_id in text and f"{len(spec.config)} bytes" in text for text in told)
         written = [text for kind, text in lines if kind == "write"]
         names = Path(root.image_path, "repositories.json")

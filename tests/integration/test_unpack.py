@@ -29,6 +29,10 @@ class Blob:
         self.compression = compression
         self.blob_digest = Digest(digest) if digest else None
 
+    def describe(self) -> str:
+        """As of bytes that came through a pipe."""
+        return ""
+
 
 class Unpacked:
     """An unpacked layer with where it lies."""

@@ -372,7 +372,7 @@ def test_trace_and_progress(scratch: Path) -> None:
     close_job(job)
     assert ("write", "k: d/5 0644 0:0 (185 bytes)") in lines
     assert ("write", "k: s 0777 0:0 -> d") in lines
-    assert lines[-1] == ("hash", f"k: sha256 of {len(SEVERAL)} bytes of tar = {layer.diff_id}")
+    assert lines[-1] == ("hash", f"# sha256 of {len(SEVERAL)} bytes of tar: diff_id = {layer.diff_id}")
     assert done[-1] == len(SEVERAL)
 
 

@@ -208,10 +208,16 @@ def test_json_layout_is_dockers() -> None:
 
 def test_explain_lines_have_one_form(capfd: pytest.CaptureFixture[str]) -> None:
     explain.trace("mount", "mount -t overlay overlay /m")
-    explain.trace("hash", "sha256(a\x1b)")
+    explain.trace("hash", "sha256sum < a  # image_id = b")
+    explain.trace("hash", "# of a\x1b")
+    explain.trace("write", "a")
+    explain.trace("end", "CLONED")
     assert capfd.readouterr().err.splitlines() == [
         "mount -t overlay overlay /m  # mount",
-        "# hash   sha256(a\\x1b)",
+        "sha256sum < a  # image_id = b",
+        "# hash   of a\\x1b",
+        "# write  a",
+        "CLONED",
     ]
 
 
@@ -251,10 +257,26 @@ def test_progress_redraws_its_lines() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["plain", "", "a b", "a'b", "$HOME", "a;b|c", "new\nline", "\x1b[31m", "tab\there'", "back\\slash\x01", "ü"]
+    "word",
+    [
+        "plain",
+        "",
+        "a b",
+        "a'b",
+        "$HOME",
+        "a;b|c",
+        "new\nline",
+        "\x1b[31m",
+        "tab\there'",
+        "back\\slash\x01",
+        "ü",
+        "50%d\t",
+        "end\n",
+    ],
 )
 def test_explained_words_are_the_shells(word: str) -> None:
     written = shell_word(word)
     assert output.escape_controls(written) == written
-    done = subprocess.run(["bash", "-c", f"printf %s {written}"], capture_output=True, check=True)
-    assert done.stdout.decode() == word
+    for shell in ("bash",) if word.endswith("\n") else ("bash", "sh"):
+        done = subprocess.run([shell, "-c", f"printf %s {written}"], capture_output=True, check=True)
+        assert done.stdout.decode() == word

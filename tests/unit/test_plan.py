@@ -39,13 +39,14 @@ def _lines(spec: ContainerSpec, mounted: list[Hierarchy] | None = None) -> list[
 
 def test_the_mount_namespace_is_cut_off_before_the_first_mount() -> None:
     lines = _lines(_spec())
-    assert lines[0] == "mount --make-rprivate /"
-    assert lines[1] == (
+    assert lines[0] == "unshare --cgroup"
+    assert lines[1] == "mount --make-rprivate /"
+    assert lines[2] == (
         f"mkdir -p -m 700 /data/overlay2/{'m' * 64}/merged && cd /data/overlay2 && "
         "mount -t overlay -o index=off,redirect_dir=off,metacopy=off,"
         f"lowerdir=l/INIT:l/TOP:l/BASE,upperdir={'m' * 64}/diff,workdir={'m' * 64}/work overlay {'m' * 64}/merged"
     )
-    assert lines[2] == f"cd {'m' * 64}/merged && pivot_root . . && umount -l . && cd /"
+    assert lines[3].splitlines()[1] == f"cd {'m' * 64}/merged && mkdir -m 700 .old && pivot_root . .old && cd /"
 
 
 def test_too_many_layers_for_one_page() -> None:
@@ -75,7 +76,8 @@ def test_cgroups_of_each_kind_of_host() -> None:
     assert hybrid == [
         "mkdir -p /sys/fs/cgroup && mount -t tmpfs -o nosuid,nodev,noexec,mode=755 tmpfs /sys/fs/cgroup",
         "mkdir -p /sys/fs/cgroup/cpu,cpuacct && "
-        "mount -t cgroup -o ro,nosuid,nodev,noexec,cpu,cpuacct cgroup /sys/fs/cgroup/cpu,cpuacct",
+        "mount -t cgroup -o ro,nosuid,nodev,noexec,cpu,cpuacct cgroup /sys/fs/cgroup/cpu,cpuacct && "
+        "ln -s cpu,cpuacct /sys/fs/cgroup/cpu && ln -s cpu,cpuacct /sys/fs/cgroup/cpuacct",
     ]
     assert not [line for line in _lines(_spec(), []) if "/sys/fs/cgroup" in line]
 
@@ -91,9 +93,10 @@ def test_mounts_are_sorted_and_the_callers_win(tmp_path: Path) -> None:
         tmpfs=[TmpfsMount("/run", "exec,size=1m,mode=1777,ro")],
         etc_files={"/etc/hosts": "/nosuch", "/etc/hostname": str(tmp_path / "file")},
     )
-    lines = [line for line in _lines(spec) if line.endswith((" /a", "/a/b/c", "/etc/hosts", "/etc/hostname", "/run"))]
+    ends = (" /a", "/a/b/c", "/etc/hosts", "/etc/hostname", "/run")
+    lines = [line for line in _lines(spec) if line.endswith(ends) and not line.startswith("# ")]
     assert [line.rpartition(" ")[2] for line in lines] == ["/a", "/run", "/etc/hosts", "/etc/hostname", "/a/b/c"]
-    assert lines[1] == "mount -t tmpfs -o ro,nosuid,nodev,size=1m,mode=1777 tmpfs /run"
+    assert lines[1] == "mkdir -p /run && mount -t tmpfs -o ro,nosuid,nodev,size=1m,mode=1777 tmpfs /run"
     assert lines[2].endswith("&& mount -o remount,bind,ro /etc/hosts")
 
 
@@ -101,7 +104,9 @@ def test_mounts_that_keep_their_propagation_are_held_before_the_cut(tmp_path: Pa
     spec = _spec(binds=[BindMount(str(tmp_path), "/s", propagation="rshared"), BindMount(str(tmp_path), "/p")])
     lines = _lines(spec)
     cut = lines.index("mount --make-rprivate /")
-    assert [line.startswith("exec {held}<") for line in lines[: cut + 2]] == [True, False, True]
+    assert [line.startswith("# open_tree(") for line in lines[cut - 1 : cut + 2]] == [True, False, True]
+    assert "propagation" in lines[cut - 1]
+    assert "propagation" not in lines[cut + 1]
     assert any(line.endswith("/s && mount --make-rshared /s") for line in lines)
 
 
