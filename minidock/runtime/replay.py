@@ -10,7 +10,7 @@ from minidock.linux import capabilities
 from minidock.linux.mount import shell_word
 from minidock.linux.namespaces import describe_flags
 from minidock.runtime.joined import JoinNamespace
-from minidock.runtime.plan import clone_flags
+from minidock.runtime.plan import first_flags
 from minidock.runtime.rootfs import PivotRoot, ReadOnlyRoot
 from minidock.runtime.spec import environment
 from minidock.runtime.surroundings import EnterCgroupNamespace
@@ -32,7 +32,8 @@ _UNTIL_APART = f'[ "$(readlink /proc/{CHILD}/ns/net)" != "$(readlink /proc/$$/ns
 
 def trace_start(trace: Trace, spec: ContainerSpec, plan: Sequence[Operation], mask: int) -> None:
     """Tell every step of a start, in their order."""
-    namespaces = describe_flags(clone_flags(spec))
+    trace = _told_by(trace, spec)
+    namespaces = describe_flags(first_flags(spec))
     beside = " &" if spec.places is not None else ""
     trace("clone", f"unshare --fork {namespaces} --propagation unchanged sh << '{_CLONED}'{beside}")
     words = [_CLONED]
@@ -57,10 +58,17 @@ def trace_start(trace: Trace, spec: ContainerSpec, plan: Sequence[Operation], ma
         trace("clone", f"container=$!; until {_UNTIL_APART}; do sleep 0.01; done")
 
 
+def _told_by(trace: Trace, spec: ContainerSpec) -> Trace:
+    """Two processes share the work where there is a user namespace: each line is true, and the whole no script."""
+    if spec.isolation is None or spec.isolation.user_map is None:
+        return trace
+    return lambda kind, text: trace(kind, f"# {text.removeprefix('# ')}") if kind != END else None
+
+
 def trace_end(trace: Trace, spec: ContainerSpec) -> None:
     """The parent has done its part, too."""
     if spec.places is not None:
-        trace("exec", f"wait {CHILD}")
+        _told_by(trace, spec)("exec", f"wait {CHILD}")
 
 
 def _let_go(trace: Trace) -> None:
