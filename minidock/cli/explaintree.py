@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -24,6 +25,9 @@ _PIPE_WIDTH = 2000
 
 def console_for(descriptor: int = 1) -> Console:
     """A console as wide as the terminal, or without colours and line breaks where nobody watches."""
+    # Like everything else that this program prints, whatever the locale.
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="replace")
     if os.isatty(descriptor):
         return Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=False)
     return Console(

@@ -183,6 +183,8 @@ COMMANDS: dict[str, Spec] = {
         (
             (("--json",), "json", "flag", False),
             (("--shell",), "shell", "flag", False),
+            (("--picture",), "picture", "flag", False),
+            (("--html",), "html", "text", None),
             (("--no-trunc",), "no_trunc", "flag", False),
         ),
         (("name", 1, False),),
@@ -478,6 +480,13 @@ COMMANDS: dict[str, Spec] = {
         (("containers", 1, True),),
     ),
     "tag": ("tag", (), True, (), (("source", 1, False), ("target", 1, False))),
+    "timeline": (
+        "timeline",
+        (),
+        True,
+        ((("--hash",), "hash", "flag", False), (("--json",), "json", "flag", False)),
+        (("name", 0, False),),
+    ),
     "top": ("top", (), False, (), (("container", 1, False), ("options", 0, True))),
     "undo": (
         "undo",

@@ -19,6 +19,12 @@ def explain(
     shell: Annotated[
         bool, typer.Option("--shell", show_default=False, help="Print shell lines that take each step anew")
     ] = False,
+    picture: Annotated[
+        bool, typer.Option("--picture", show_default=False, help="Draw the layers and what a write does to them")
+    ] = False,
+    html: Annotated[
+        str | None, typer.Option("--html", metavar="FILE|-", help="Write the picture as one HTML page")
+    ] = None,
     no_trunc: NoTrunc = False,
 ) -> None:
     """Show the way from a name to the bytes on the disk: hashes with their inputs, directories, the mount."""
@@ -52,3 +58,12 @@ def du(
     json: Json = False,
 ) -> None:
     """Show what layers, images and containers take on the disk, and whose every other byte of the data root is."""
+
+
+@declare("timeline", (app, "timeline"))
+def timeline(
+    name: Annotated[str | None, typer.Argument(metavar="[IMAGE|CONTAINER]", show_default=False)] = None,
+    hash: Annotated[bool, typer.Option("--hash", show_default=False, help="Add each file's MD5")] = False,
+    json: Json = False,
+) -> None:
+    """Write the times of every file of every layer as a body file, which mactime makes a timeline of."""

@@ -122,16 +122,17 @@ class StackEntry:
         first = self.versions[0]
         return None if first.cover is not None or first.is_whiteout else first
 
-    def _parent(self, version: Version) -> int:
+    def parent(self, version: Version) -> int:
+        """The open directory that holds a version; raises OSError."""
         return self._walk.handle(self._level, self._level.layers.index(version.layer))
 
     def read_link(self, version: Version) -> bytes:
         """A symlink's target; raises OSError."""
-        return os.readlink(self.base, dir_fd=self._parent(version))
+        return os.readlink(self.base, dir_fd=self.parent(version))
 
     def open(self, version: Version) -> int:
         """Open a version's regular file; raises OSError, also when another kind of file stands there by now."""
-        handle = os.open(self.base, _FILE_FLAGS | self._walk.flags, dir_fd=self._parent(version))
+        handle = os.open(self.base, _FILE_FLAGS | self._walk.flags, dir_fd=self.parent(version))
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             os.close(handle)
             raise OSError(errno.EINVAL, "not a regular file", os.fsdecode(self.path))
@@ -139,7 +140,7 @@ class StackEntry:
 
     def xattrs(self, version: Version) -> dict[str, bytes]:
         """A version's extended attributes, those of overlayfs included; empty where the file system has none."""
-        place = b"/proc/self/fd/%d/%b" % (self._parent(version), self.base)
+        place = b"/proc/self/fd/%d/%b" % (self.parent(version), self.base)
         try:
             names = os.listxattr(place, follow_symlinks=False)
             return {name: os.getxattr(place, name, follow_symlinks=False) for name in names}
