@@ -134,13 +134,6 @@ def _entrypoint(config: dict[str, Any], instruction: _Instruction, state: dict[s
         config["Cmd"] = None
 
 
-def _shell(config: dict[str, Any], instruction: _Instruction, state: dict[str, bool]) -> None:
-    words = instruction.json_words()
-    if not words:
-        raise UsageError("SHELL requires the arguments to be in JSON form")
-    config["Shell"] = words
-
-
 def _pairs(instruction: _Instruction) -> list[tuple[str, str]]:
     """`a=b c="d e"`, or the old form `a the rest of the line`."""
     words = _quoted_words(instruction.rest)
@@ -341,7 +334,6 @@ _DISPATCH: dict[str, Callable[[dict[str, Any], _Instruction, dict[str, bool]], N
     "HEALTHCHECK": _healthcheck,
     "LABEL": _label,
     "ONBUILD": _on_build,
-    "SHELL": _shell,
     "STOPSIGNAL": _stop_signal,
     "USER": _user,
     "VOLUME": _volume,

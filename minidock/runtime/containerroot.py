@@ -2,15 +2,17 @@
 
 running   the root of its first process, held by pidfd: paths below are resolved in the container's own mounts
 stopped   its layers mounted for writing, and its volumes on them, in the mount namespace of a child, which does
-          the work and takes every mount along when it ends
+          the work and takes every mount along when it ends; under a dockerd that is at work on the data root its
+          layers are mounted for reading alone
 """
 
 from __future__ import annotations
 
+import errno
 import os
 
 from minidock import errors
-from minidock.errors import MinidockError, StoreError, SyscallError
+from minidock.errors import MinidockError, StoreBusy, StoreError, SyscallError
 from minidock.linux.mount import MS_PRIVATE, MS_REC, clone_tree, mount, shell_word
 from minidock.linux.namespaces import CLONE_NEWNS, unshare
 from minidock.linux.process import pidfd_open
@@ -18,10 +20,11 @@ from minidock.runtime.operation import Setup
 from minidock.runtime.prepare import mounts_of
 from minidock.runtime.rootfs import BindInto, MountOverlay
 from minidock.runtime.settle import SettledLock
+from minidock.store.overlay2 import OverlayMount, read_link
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from minidock.runtime.spec import BindMount
     from minidock.runtime.usermap import UserMap
@@ -39,7 +42,14 @@ def work_in_root(container: Container, act: Callable[[int, UserMap | None], None
     """
     handle = _open_running(container)
     if handle < 0:
-        engine_fd = container.root.hold_against_engine()
+        try:
+            engine_fd = container.root.hold_against_engine()
+        except StoreBusy as busy:
+            # Reading does not disturb it.
+            if writes:
+                raise
+            _work_on_layers(container, act, busy)
+            return
         try:
             with SettledLock(container):
                 handle = _open_running(container)
@@ -105,9 +115,31 @@ def _act_as_root(handle: int, user_map: UserMap, act: Callable[[int, UserMap | N
     act(handle, user_map)
 
 
-def _work_on_layers(container: Container, act: Callable[[int, UserMap | None], None]) -> None:
+class _ReadOnlyOverlay(MountOverlay):
+    """A container's layers without a place to write; busy: why."""
+
+    __slots__ = ("busy",)
+
+    def __init__(self, overlay_path: str, mount_id: str, lowers: Sequence[str], busy: StoreBusy) -> None:
+        layers = [f"l/{read_link(overlay_path, mount_id)}", *lowers]
+        # Any directory will do to mount on: nobody but the child sees it.
+        self.target = self.path = f"{overlay_path}/l"
+        self.overlay = OverlayMount(overlay_path, layers, "", self.target)
+        self.busy = busy
+
+    def execute(self, setup: Setup) -> None:
+        self.overlay.execute()
+
+    def forget(self) -> None:
+        """Nothing was made for it."""
+
+
+def _work_on_layers(
+    container: Container, act: Callable[[int, UserMap | None], None], busy: StoreBusy | None = None
+) -> None:
     layer = container.sound_layer()
-    overlay = MountOverlay(container.root.overlay_path, layer.mount_id, layer.lowers)
+    where = container.root.overlay_path, layer.mount_id, layer.lowers
+    overlay = MountOverlay(*where) if busy is None else _ReadOnlyOverlay(*where, busy)
     container.root.tell("mount", f"unshare --mount sh -c {shell_word(overlay.describe())}")
     binds = sorted(mounts_of(container)[0], key=lambda bind: bind.target.count("/"))
     try:
@@ -151,14 +183,21 @@ def _mount_and_act(overlay: MountOverlay, binds: list[BindMount], act: Callable[
     for bind in binds:
         source = os.fsencode(bind.source)
         setup.held[os.fsencode(bind.target)] = clone_tree(source, recursive=bind.recursive)
-        BindInto(
+        operation = BindInto(
             bind.source,
             bind.target,
             read_only=bind.read_only,
             recursive=bind.recursive,
             propagation="",
             is_directory=os.path.isdir(source),
-        ).execute(setup)
+        )
+        try:
+            operation.execute(setup)
+        except SyscallError as error:
+            if isinstance(overlay, _ReadOnlyOverlay) and error.errno == errno.EROFS:
+                # It was never started, so that there is no place yet for what it would see there.
+                raise overlay.busy from None
+            raise
     os.fchdir(here)
     act(setup.root_fd, None)
 

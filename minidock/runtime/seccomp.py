@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from minidock.constants import PRIVATE_DIR
 from minidock.linux import capabilities
 from minidock.linux.libc import MACHINE
 from minidock.linux.seccomp import INSTRUCTION_BYTES, MAX_INSTRUCTIONS
@@ -35,7 +36,9 @@ def filter_program(root_path: str, profile: str, mask: int, *, privileged: bool)
     program = read_cached(directory, key)
     if program is None:
         program = _compile(profile, mask)
-        _write_cached(directory, key, program)
+        # A root without our own directory is one on which dockerd is at work: there nothing is left behind.
+        if os.path.isdir(f"{root_path}/{PRIVATE_DIR}"):
+            _write_cached(directory, key, program)
     return program
 
 

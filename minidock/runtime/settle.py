@@ -10,6 +10,8 @@ from minidock.store.containers import ContainerLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from minidock.store.containers import Container
 
 
@@ -59,6 +61,16 @@ def wait_recorded(container: Container, monitor_fd: int) -> None:
     The monitor may live on for a reader of the container's last output, which nobody else should have to wait for.
     Raises: NoSuchContainer when the monitor removed it
     """
+    _wait_while(container, monitor_fd, lambda: bool(container.state.pid))
+
+
+def wait_restarted(container: Container, monitor_fd: int) -> None:
+    """Wait until a container that its restart policy is to start again runs, or will not; keeps the descriptor."""
+    if container.state.is_restarting():
+        _wait_while(container, os.dup(monitor_fd), lambda: container.state.is_restarting())
+
+
+def _wait_while(container: Container, monitor_fd: int, goes_on: Callable[[], bool]) -> None:
     from minidock.runtime.logs import CHANGES, Growth
 
     try:
@@ -70,7 +82,7 @@ def wait_recorded(container: Container, monitor_fd: int) -> None:
     try:
         while True:
             container.reload()
-            if not container.state.pid or not watch.wait():
+            if not goes_on() or not watch.wait():
                 return
     finally:
         watch.close()

@@ -8,23 +8,19 @@ of an end can be overwritten.
 from __future__ import annotations
 
 from minidock.errors import Conflict, ContainerNotRunning, MinidockError
-from minidock.runtime.cgroup import Cgroup
+from minidock.runtime.pause import FreezeLock, group_of
 from minidock.store.lock import refuse_under_engine
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minidock.runtime.cgroup import Cgroup
     from minidock.store.containers import Container
 
 
-def group_of(container: Container) -> Cgroup:
-    """The control groups of a container's processes, whoever made them."""
-    made = Cgroup.open(container.id, container.config.host_text("CgroupParent"))
-    return made if made.paths else Cgroup.of_process(container.state.pid)
-
-
 def pause_container(container: Container) -> None:
-    """Freeze a running container; raises ContainerNotRunning, Conflict."""
-    with container.lock():
+    """Freeze a running container, after a commit that reads it; raises ContainerNotRunning, Conflict."""
+    refuse_under_engine(container.root.path)
+    with FreezeLock(container), container.lock():
         refuse_under_engine(container.root.path)
         _check_running(container)
         group = group_of(container)
@@ -39,8 +35,9 @@ def pause_container(container: Container) -> None:
 
 
 def unpause_container(container: Container) -> None:
-    """Let a paused container go on; raises Conflict."""
-    with container.lock():
+    """Let a paused container go on, after a commit that reads it; raises Conflict."""
+    refuse_under_engine(container.root.path)
+    with FreezeLock(container), container.lock():
         refuse_under_engine(container.root.path)
         is_running = container.is_running()
         group = group_of(container)
@@ -56,17 +53,26 @@ def thaw_for_signal(container: Container, *, deadly: bool) -> None:
 
     Shape: deadly: SIGKILL, after which nothing of the container's may be recorded but its end
     """
-    group = group_of(container)
-    if not deadly:
+    if deadly:
+        # What is dead writes nothing that a reader could miss, so there is nobody to wait for.
+        _thaw(group_of(container))
+        return
+    with FreezeLock(container):
         _record(container, "running")
+        _thaw(group_of(container))
+
+
+def _thaw(group: Cgroup) -> None:
     try:
         group.thaw()
     except (MinidockError, OSError):
-        # It has ended, and its group with it.
+        # The container has ended, and its group with it.
         return
 
 
 def _check_running(container: Container) -> None:
+    if container.state.is_restarting():
+        raise ContainerNotRunning(f"Container {container.id} is restarting, wait until the container is running")
     if not container.is_running():
         raise ContainerNotRunning(f"Container {container.id} is not running")
 

@@ -129,7 +129,7 @@ class DataRoot:
         try:
             _refuse_foreign(real)
             first_missing = _first_missing(real)
-            if write and (create or not first_missing):
+            if write and (create or not first_missing) and not _is_new_to_engine(real):
                 make_skeleton(real)
             fd = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -288,7 +288,11 @@ class DataRoot:
 
         Returns: the names of the stages that were settled
         """
-        if not os.listdir(self.stage_path):
+        try:
+            if not os.listdir(self.stage_path):
+                return []
+        except FileNotFoundError:
+            # dockerd is at work here, and nothing of ours is.
             return []
         from minidock.store.lock import Lock
         from minidock.store.recovery import sweep
@@ -364,6 +368,19 @@ def _refuse_foreign(path: str) -> None:
             f"the data root {path} belongs to Docker's containerd image store",
             hint="use another --root, and docker save to carry its images over",
         )
+
+
+def _is_new_to_engine(path: str) -> bool:
+    """Whether dockerd runs on a root in which nothing was ever written: reading leaves no trace, writing is refused."""
+    if os.path.isdir(f"{path}/{PRIVATE_DIR}/stage") or not os.path.exists(f"{path}/volumes/metadata.db"):
+        return False
+    from minidock.store.lock import refuse_under_engine
+
+    try:
+        refuse_under_engine(path)
+    except StoreBusy:
+        return True
+    return False
 
 
 def _first_missing(path: str) -> str:

@@ -260,8 +260,11 @@ class Stage:
             make_directory(self.path, 0o700)
         except FileNotFoundError:
             # A reproducible command has taken the private directory away meanwhile.
+            from minidock.store.lock import refuse_under_engine
             from minidock.store.root import make_skeleton
 
+            # Or none has ever been made, since dockerd was at work when the root was opened.
+            refuse_under_engine(self.root.path)
             make_skeleton(self.root.path)
             make_directory(self.path, 0o700)
         self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -131,17 +131,19 @@ def _parse_target(reference: str | None) -> Reference | None:
 
 def _read_upper(root: DataRoot, source: Container, staged: StagedLayer, dialect: Dialect, pause: bool) -> WrittenLayer:
     """Write the layer while the container stands still, or cannot be started."""
-    if not source.is_running():
-        with source.lock():
-            if not source.is_running():
-                return _write(root, source, staged, dialect)
-    refuse_under_engine(root.path)
-    if not pause or source.state.status == "paused":
-        return _write(root, source, staged, dialect)
-    from minidock.runtime.pause import Paused
+    while True:
+        if not source.is_running():
+            with source.lock():
+                if not source.is_running():
+                    return _write(root, source, staged, dialect)
+        refuse_under_engine(root.path)
+        if not pause:
+            return _write(root, source, staged, dialect)
+        from minidock.runtime.pause import Paused
 
-    with Paused(source.id, source.config.host_text("CgroupParent"), source.path, root.trace):
-        return _write(root, source, staged, dialect)
+        with Paused(source) as paused:
+            if paused.is_still:
+                return _write(root, source, staged, dialect)
 
 
 def _write(root: DataRoot, source: Container, staged: StagedLayer, dialect: Dialect) -> WrittenLayer:

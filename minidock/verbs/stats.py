@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from minidock.runtime.pause import group_of
 from minidock.runtime.usage import Usage, measure
-from minidock.runtime.userpause import group_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class Watch:
             chosen = [(name, self._root.containers.get(name)) for name in self._names]
         else:
             found = self._root.containers.all()
-            chosen = [(one.id[:12], one) for one in found if self._all or one.is_running()]
+            chosen = [(one.id[:12], one) for one in found if self._all or one.is_running() or one.state.is_restarting()]
         rows = []
         for asked, container in chosen:
             usage = _measure(container) if container.is_running() else Usage()

@@ -10,7 +10,7 @@ import os
 import time
 
 from minidock.errors import CommandError, ContainerNotRunning, MinidockError
-from minidock.runtime.userpause import group_of
+from minidock.runtime.pause import group_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ def top(root: DataRoot, container: str, options: Sequence[str] = ()) -> tuple[li
     Raises: NoSuchContainer, ContainerNotRunning; CommandError when ps cannot be run or shows no PID
     """
     found = root.containers.get(container)
+    if found.state.is_restarting():
+        raise ContainerNotRunning(f"Container {found.id} is restarting, wait until the container is running")
     if not found.is_running():
         raise ContainerNotRunning(f"Container {found.id} is not running")
     pids = _all_pids(group_of(found))

@@ -23,13 +23,14 @@ def update(root: DataRoot, container: str, limits: dict[str, Any], *, restart: s
     Source:  moby container/container_unix.go, UpdateContainer; daemon/update.go
     """
     from minidock.runtime.hostlimits import verify_limits
+    from minidock.runtime.pause import FreezeLock
     from minidock.runtime.restarts import parse_restart_policy
 
     wanted = dict(limits)
     policy = parse_restart_policy(restart) if restart else None
     warnings = verify_limits(wanted, update=True)
     found = root.containers.get(container)
-    with found.lock(), EngineKeptOut(root.path):
+    with FreezeLock(found), found.lock(), EngineKeptOut(root.path):
         document = dict(found.host_config)
         try:
             _check_conflicts(document, wanted)
@@ -64,7 +65,7 @@ def _check_conflicts(current: dict[str, Any], wanted: dict[str, Any]) -> None:
 def _apply(container: Container, wanted: dict[str, Any], document: dict[str, Any]) -> None:
     """Into the groups of the running processes; what belongs together on v2 is written together."""
     from minidock.runtime.limits import apply_limits
-    from minidock.runtime.userpause import group_of
+    from minidock.runtime.pause import group_of
 
     limits = dict(wanted)
     for one, other in (("MemorySwap", "Memory"), ("CpuQuota", "CpuPeriod")):

@@ -7,7 +7,7 @@ import os
 from minidock.errors import NoSuchContainer
 from minidock.runtime.attach import open_process
 from minidock.runtime.containerjob import exit_path
-from minidock.runtime.settle import wait_recorded
+from minidock.runtime.settle import wait_recorded, wait_restarted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ class Ending:
         self.container = container
         self._exit_fd = self._monitor_fd = -1
         state = container.state
-        if state.pid and state.is_monitor_alive():
+        if (state.pid or state.is_restarting()) and state.is_monitor_alive():
             self._monitor_fd = open_process(state.monitor_pid, state.monitor_start_time)
             if state.auto_remove:
                 self._exit_fd = _open(exit_path(container))
@@ -36,6 +36,7 @@ class Ending:
         if self._monitor_fd >= 0:
             monitor_fd, self._monitor_fd = self._monitor_fd, -1
             try:
+                wait_restarted(self.container, monitor_fd)
                 wait_recorded(self.container, monitor_fd)
             except NoSuchContainer:
                 # A --rm container; the file that tells of its end is still open here.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,13 +15,16 @@ import pytest
 from minidock.ids import CacheID
 from minidock.runtime.cgroup import Cgroup
 from minidock.runtime.pause import Paused
+from minidock.runtime.userpause import pause_container
 from minidock.store.containers import Container
 from minidock.store.root import DataRoot
 from minidock.verbs.commit import commit
 from minidock.verbs.options import CreateOptions
+from minidock.verbs.pause import unpause
 from minidock.verbs.pull_tar import pull_tar
 from minidock.verbs.rm import rm
 from minidock.verbs.run import run
+from tests.integration.tool import command
 
 # Each turn writes one number into two files, the second never ahead of the first.
 WRITER = "i=0; while true; do i=$((i+1)); echo $i >> /first; echo $i >> /second; done"
@@ -85,7 +89,7 @@ def test_a_killed_commit_leaves_no_frozen_container(data_root: DataRoot, writer:
     victim = os.fork()
     if victim == 0:
         try:
-            with Paused(writer.id, "", writer.path):
+            with Paused(writer):
                 os.write(writing, b"frozen")
                 signal.pause()
         finally:
@@ -100,6 +104,45 @@ def test_a_killed_commit_leaves_no_frozen_container(data_root: DataRoot, writer:
     assert is_going_on(data_root, writer)
     # And the lock is free again for the next.
     assert commit(data_root, "writer").diff_id
+
+
+def is_waiting_for_a_lock(pid: int) -> bool:
+    lines = Path("/proc/locks").read_text().splitlines()
+    return any("->" in line and line.split()[5] == str(pid) for line in lines)
+
+
+@pytest.mark.parametrize("was_paused", [False, True])
+def test_pause_and_unpause_wait_for_a_reader(data_root: DataRoot, writer: Container, was_paused: bool) -> None:
+    """Neither does the reader's end thaw what the user has paused, nor does an unpause let it read a moving tree."""
+    if was_paused:
+        pause_container(writer)
+    with Paused(writer):
+        assert freezer_state(writer) == "FROZEN"
+        words = command("--root", data_root.path, "unpause" if was_paused else "pause", "writer")
+        # A process of its own that inherits no descriptor, the lock's above all.
+        waiting = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+        wait_for(lambda: is_waiting_for_a_lock(waiting.pid))
+        assert freezer_state(writer) == "FROZEN"
+    assert waiting.wait(30) == 0
+    writer.reload()
+    if was_paused:
+        assert writer.state.status == "running" and is_going_on(data_root, writer)
+        return
+    assert (freezer_state(writer), writer.state.status) == ("FROZEN", "paused")
+    assert commit(data_root, "writer").diff_id
+    assert freezer_state(writer) == "FROZEN"
+    unpause(data_root, "writer")
+    assert is_going_on(data_root, writer)
+
+
+def test_an_update_does_not_take_the_readers_lock_away(data_root: DataRoot, writer: Container) -> None:
+    with Paused(writer):
+        words = command("--root", data_root.path, "update", "--cpu-shares", "300", "writer")
+        waiting = subprocess.Popen(words, stdout=subprocess.DEVNULL)
+        wait_for(lambda: is_waiting_for_a_lock(waiting.pid))
+    assert waiting.wait(30) == 0
+    writer.reload()
+    assert writer.host_config["CpuShares"] == 300
 
 
 def test_a_failure_thaws(data_root: DataRoot, writer: Container) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from typing import Any
 
 import pytest
@@ -121,3 +122,31 @@ def test_bad_policies(tool: Tool, words: tuple[str, ...], message: str) -> None:
     done = tool("run", *words, *QUIET, "true")
     assert done.returncode == 125
     assert message in done.stderr
+
+
+def test_what_other_commands_say_while_it_waits_to_restart(tool: Tool) -> None:
+    script = "n=$(cat /n 2>/dev/null); n=$((n+1)); echo $n >/n; exit $n"
+    tool.good("run", "-d", "--name", "loop", "--restart", "always", *QUIET, "sh", "-c", script)
+
+    def meanwhile(*words: str) -> subprocess.CompletedProcess[str] | None:
+        """The command's answer, if the container waited to restart all the time."""
+        before = tool.inspect("loop")
+        done = tool(*words)
+        after = tool.inspect("loop")
+        still = before["State"]["Restarting"] and after["State"]["Restarting"]
+        if not still or before["RestartCount"] != after["RestartCount"]:
+            tool("unpause", "loop")
+            return None
+        return done
+
+    for line in ("pause loop", "top loop"):
+        done = wait_until(lambda line=line: meanwhile(*line.split()), "a command within the pause before a restart", 60)
+        assert (done.returncode, "is restarting, wait until the container is running" in done.stderr) == (1, True)
+    for line in ("update --cpu-shares 300 loop", "commit loop of:loop"):
+        tool.good(*line.split())
+    assert tool.good("cp", "loop:/n", "-").startswith("n\0")
+    tool.good("rename", "loop", "loop2")
+    last = wait_until(lambda: (found := tool.inspect("loop2")["State"])["Restarting"] and found["ExitCode"], "a pause")
+    # As docker's, it waits for the next end, not for the last one.
+    assert int(tool.good("wait", "loop2")) > last
+    tool.good("rm", "-f", "loop2")

@@ -38,6 +38,14 @@ class Tool:
         with DataRoot.open(str(root)) as opened:
             pull_tar(opened, str(archive))
 
+    @classmethod
+    def on(cls, root: Path) -> Tool:
+        """A data root that is taken as it is."""
+        tool = cls.__new__(cls)
+        tool.root = root
+        tool.environment = {**os.environ, "MINIDOCK_ROOT": str(root), "LC_ALL": "C.UTF-8"}
+        return tool
+
     def __call__(self, *words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; its failure is the caller's to judge."""
         options.setdefault("timeout", 60)

@@ -356,6 +356,8 @@ def test_a_live_engine_is_read_and_not_written(left: Left) -> None:
     assert "theirs:1" in left.tool.good("images", "--format", "{{.Repository}}:{{.Tag}}")
     assert left.tool("logs", "-t", "ran").stdout == left.log[0]
     assert sorted(left.tool.good("diff", "ran").splitlines()) == left.diff
+    assert left.tool.good("cp", "ran:/etc/passwd", "-").startswith("passwd\0")
+    assert left.tool("cp", str(left.archive), "ran:/tmp").returncode == 1
     left.engine.docker("kill", "sleeper")
     assert left.engine.docker("start", "-a", "fresh").stdout == "bound\n"
     rows = left.engine.docker("ps", "-a", "--format", "{{.Names}}").stdout.split()
@@ -419,6 +421,11 @@ def test_containers_that_outlive_a_killed_engine(
         assert "image is being used by running container" in tool("rmi", "-f", tool.inspect("left")["Image"]).stderr
         assert tool.good("start", "left") == "left"
         assert tool.good("exec", "left", "ls", "/data") == "deep\none\ntwo"
+        told = tool("commit", "--explain", "left", "still:1")
+        assert (told.returncode, told.stderr.count("# cgroup freeze /")) == (0, 1), told.stderr
+        for verb, state in (("pause", "paused"), ("unpause", "running")):
+            tool.good(verb, "left")
+            assert tool.status("left") == state
     finally:
         tool("kill", "left")
         os.kill(shim, 9)

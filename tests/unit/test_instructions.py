@@ -91,7 +91,7 @@ def test_the_config_that_came_in_stays_as_it_was() -> None:
         ("HEALTHCHECK --interval=1 CMD x", "invalid duration"),
         ("HEALTHCHECK --interval=1us CMD x", "less than 1ms"),
         ("HEALTHCHECK --retries=-1 CMD x", "negative"),
-        ("SHELL sh", "JSON form"),
+        ('SHELL ["/bin/sh", "-c"]', "shell is not a valid change command"),
         ('CMD ["a", 1]', "strings only"),
     ],
 )
@@ -108,8 +108,8 @@ def test_durations_as_go_writes_them() -> None:
 
 
 def test_the_shell_of_the_image_runs_the_shell_form() -> None:
-    changed = apply_changes({"Shell": ["/bin/ash", "-ec"]}, ['SHELL ["/x"]', "ENTRYPOINT c"])
-    assert changed["Cmd"] is None and changed["Entrypoint"] == ["/x", "c"]
+    changed = apply_changes({"Shell": ["/bin/ash", "-ec"]}, ["ENTRYPOINT c"])
+    assert changed["Cmd"] is None and changed["Entrypoint"] == ["/bin/ash", "-ec", "c"]
     assert apply_changes({"Shell": ["/bin/ash", "-ec"]}, ["CMD a b"])["Cmd"] == ["/bin/ash", "-ec", "a b"]
 
 

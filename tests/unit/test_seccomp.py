@@ -165,6 +165,7 @@ def test_bad_profiles(document: dict[str, Any], words: str) -> None:
 
 
 def test_cache(scratch: Path) -> None:
+    (scratch / "minidock").mkdir()
     first = seccomp.filter_program(str(scratch), "", DEFAULT, privileged=False)
     assert first == compile_default(DEFAULT_NAMES)
     directory = scratch / seccomp.DIRECTORY
