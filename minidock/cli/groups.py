@@ -22,6 +22,7 @@ app = typer.Typer(name="minidock", help="Docker's images and containers without 
 container = typer.Typer(name="container", help="Manage containers", add_completion=False, **PLAIN)
 image = typer.Typer(name="image", help="Manage images", add_completion=False, **PLAIN)
 system = typer.Typer(name="system", help="Manage the data root", add_completion=False, **PLAIN)
+network = typer.Typer(name="network", help="Manage networks", add_completion=False, **PLAIN)
 volume = typer.Typer(name="volume", help="Manage volumes", add_completion=False, **PLAIN)
 
 

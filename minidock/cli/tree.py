@@ -11,14 +11,15 @@ import typer
 
 import minidock.cli.tree_containers
 import minidock.cli.tree_images
+import minidock.cli.tree_networks
 import minidock.cli.tree_repair
 import minidock.cli.tree_running
 import minidock.cli.tree_see
 import minidock.cli.tree_volumes  # noqa: F401
 from minidock import __version__
-from minidock.cli.groups import app, container, image, system, volume
+from minidock.cli.groups import app, container, image, network, system, volume
 
-for group in (container, image, system, volume):
+for group in (container, image, network, system, volume):
     app.add_typer(group)
 
 

@@ -52,6 +52,11 @@ class Subnet:
         """The address that a gateway gets when nobody chooses."""
         return text_of(self.base + (0 if self.size <= 2 else 1), self.bits)
 
+    @property
+    def last(self) -> str:
+        """The highest address, which in IPv4 is everybody's."""
+        return text_of(self.base + self.size - 1, self.bits)
+
     def holds(self, address: str) -> bool:
         """Whether an address lies in it; raises UsageError for what is no address."""
         number, bits = number_of(address)

@@ -233,14 +233,11 @@ def _mac(text: str) -> bytes:
     return bytes.fromhex(text.replace(":", ""))
 
 
-def make_bridge(name: str, mac: str, mtu: int = 0) -> Request:
+def make_bridge(name: str, mac: str) -> Request:
     """A bridge with a hardware address of its own, which no port's replaces."""
     body = _LINK.pack(0, 0, 0, 0, 0) + attribute(IFLA_IFNAME, _name(name)) + attribute(IFLA_ADDRESS, _mac(mac))
-    if mtu:
-        body += attribute(IFLA_MTU, mtu.to_bytes(4, "little"))
     body += attribute(IFLA_LINKINFO, attribute(_INFO_KIND, b"bridge\0"))
-    size = f" mtu {mtu}" if mtu else ""
-    text = f"ip link add {name} address {mac}{size} type bridge"
+    text = f"ip link add {name} address {mac} type bridge"
     return Request(text, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
 
 
@@ -263,6 +260,12 @@ def make_veth(name: str, bridge: str, bridge_index: int, peer: str, peer_mac: st
 def raise_link(name: str, index: int) -> Request:
     """Bring a link up."""
     return Request(f"ip link set {name} up", RTM_NEWLINK, 0, _LINK.pack(0, 0, index, IFF_UP, IFF_UP))
+
+
+def set_mtu(name: str, index: int, mtu: int) -> Request:
+    """The largest packet; said of a bridge that is there, it holds whatever its ports have."""
+    body = _LINK.pack(0, 0, index, 0, 0) + attribute(IFLA_MTU, mtu.to_bytes(4, "little"))
+    return Request(f"ip link set {name} mtu {mtu}", RTM_NEWLINK, 0, body)
 
 
 def set_alias(name: str, index: int, alias: str) -> Request:

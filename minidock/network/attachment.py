@@ -65,9 +65,12 @@ class Attachment:
 
 
 def gateway_endpoint(endpoints: Sequence[Endpoint], *, ipv6: bool = False) -> Endpoint | None:
-    """The place through which the way out leads: the first by its network's name. Source: moby libnetwork/sandbox.go"""
+    """The place through which the way out leads: one that leads both families out, else the first by its name.
+
+    Source: moby libnetwork/sandbox.go, Less
+    """
     candidates = [one for one in endpoints if (one.gateway6 if ipv6 else one.gateway)]
-    return min(candidates, key=lambda one: one.network, default=None)
+    return min(candidates, key=lambda one: (not (one.gateway and one.gateway6), one.network), default=None)
 
 
 def _ipv6_off(interface: str) -> WriteSysctl:

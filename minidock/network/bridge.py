@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from minidock.store.networks import Network
     from minidock.store.root import DataRoot
 
-_ALIAS = "minidock "
+ALIAS = "minidock "
 _FORWARD = (("net.ipv4.ip_forward", False), ("net.ipv6.conf.all.forwarding", True))
 _LOOPBACK = Subnet.parse("127.0.0.0/8")
 
@@ -93,7 +93,7 @@ def ensure_bridge(root: DataRoot, network: Network, link: Netlink) -> int:
             network.pools = [Pool(free_pool(taken_subnets(root, link)))]
         # The rules first: a bridge that is there has them.
         ensure_network(rules_of(network), trace=root.trace)
-        _allow_forwarding(root, network)
+        allow_forwarding(root, network)
         return _make(root, network, index, link)
 
 
@@ -109,12 +109,17 @@ def _is_whole(network: Network, index: int, link: Netlink) -> bool:
     return all((pool.gateway, pool.subnet.prefix) in own for pool in network.pools)
 
 
+def look_at(network: Network) -> bool:
+    """Whether the network's bridge is there and whole; fills in the pools of the default network then."""
+    index = find_index(network.bridge)
+    with Netlink() as link:
+        return bool(index) and _is_whole(network, index, link)
+
+
 def host_address(root: DataRoot) -> str:
     """The host's address on the default network, empty while that has no bridge here."""
     network = root.networks.default()
-    index = find_index(network.bridge)
-    with Netlink() as link:
-        return network.pools[0].gateway if index and _is_whole(network, index, link) else ""
+    return network.pools[0].gateway if look_at(network) else ""
 
 
 def taken_subnets(root: DataRoot, link: Netlink) -> list[Subnet]:
@@ -129,11 +134,21 @@ def taken_subnets(root: DataRoot, link: Netlink) -> list[Subnet]:
     return taken
 
 
+def bridge_subnets(root: DataRoot, link: Netlink) -> list[Subnet]:
+    """The subnets of networks, of this data root's and of those whose bridges are in this namespace."""
+    bridges = {index for index, values in link.links() if netlink.text_of(values, IFLA_IFALIAS).startswith(ALIAS)}
+    own = [pool.subnet for network in root.networks.made() for pool in network.pools]
+    for index, address, prefix in link.addresses():
+        if index in bridges and not address.startswith("fe80:"):
+            own.append(Subnet.parse(f"{address}/{prefix}"))
+    return own
+
+
 def _make(root: DataRoot, network: Network, index: int, link: Netlink) -> int:
     name = network.bridge
     if not index:
         mac = "02:42:" + ":".join(f"{byte:02x}" for byte in os.urandom(4))
-        change(root, link, netlink.make_bridge(name, mac, network.mtu))
+        change(root, link, netlink.make_bridge(name, mac))
         index = find_index(name)
     else:
         found = link.link(name)
@@ -145,8 +160,10 @@ def _make(root: DataRoot, network: Network, index: int, link: Netlink) -> int:
         for pool in network.pools
         if (pool.gateway, pool.subnet.prefix) not in here
     ]
+    if network.mtu:
+        requests.insert(0, netlink.set_mtu(name, index, network.mtu))
     # In one call, during which nobody is killed: a bridge with its address is whole.
-    change(root, link, netlink.raise_link(name, index), netlink.set_alias(name, index, _ALIAS + root.path), *requests)
+    change(root, link, netlink.raise_link(name, index), netlink.set_alias(name, index, ALIAS + root.path), *requests)
     return index
 
 
@@ -157,7 +174,7 @@ def change(root: DataRoot, link: Netlink, *requests: netlink.Request) -> None:
     link.change(*requests)
 
 
-def _allow_forwarding(root: DataRoot, network: Network) -> None:
+def allow_forwarding(root: DataRoot, network: Network) -> None:
     """Let packets through from one link to another, and keep on record what the host had set before."""
     for key, is_ipv6 in _FORWARD:
         path = "/proc/sys/" + key.replace(".", "/")
@@ -185,7 +202,7 @@ def _remove_orphans(root: DataRoot, link: Netlink) -> None:
     used = {values.get(IFLA_MASTER) for _, values in links}
     for index, values in links:
         alias = netlink.text_of(values, IFLA_IFALIAS)
-        path = alias.removeprefix(_ALIAS)
+        path = alias.removeprefix(ALIAS)
         if path == alias or os.path.lexists(path) or index.to_bytes(4, "little") in used:
             continue
         remove_bridge(root, netlink.text_of(values, IFLA_IFNAME), link)

@@ -78,15 +78,19 @@ def asked_networks(container: Container) -> dict[str, dict[str, Any]]:
     """
     mode = container.config.host_text("NetworkMode")
     first = "bridge" if mode in _DEFAULT_MODES else mode
+    # Of a container that another engine made, or that was taken off everything, nothing is recorded.
+    asked = recorded_networks(container) or {first: {}}
+    return {name: asked[name] for name in sorted(asked, key=lambda name: (name != first, name))}
+
+
+def recorded_networks(container: Container) -> dict[str, dict[str, Any]]:
+    """The networks that a container's records name, with what was asked of each."""
     settings = container.document.get("NetworkSettings")
     recorded = settings.get("Networks") if isinstance(settings, dict) else None
-    asked: dict[str, dict[str, Any]] = {}
-    for name, endpoint in sorted((recorded or {}).items()):
-        asked["bridge" if name == "default" else name] = endpoint if isinstance(endpoint, dict) else {}
-    if not asked:
-        # A container that another engine made, or that was never connected to anything.
-        asked[first] = {}
-    return {name: asked[name] for name in sorted(asked, key=lambda name: (name != first, name))}
+    found: dict[str, dict[str, Any]] = {}
+    for name, endpoint in (recorded or {}).items():
+        found["bridge" if name == "default" else name] = endpoint if isinstance(endpoint, dict) else {}
+    return found
 
 
 def join_networks(container: Container, hostname: str) -> Places:
@@ -165,7 +169,7 @@ def place(
         address6 = _choose(pool6, str(wished.get("IPv6Address") or ""), [one.address6 for one in taken if one.address6])
     endpoint_id = random_hex64()
     # Only one network gets the hardware address that was asked for the container as a whole.
-    mac = str(container.config.run_text("MacAddress") if number == 0 else "")
+    mac = container.config.run_text("MacAddress") if number == 0 else ""
     return Endpoint(
         network=network.name,
         network_id=network.id,
@@ -213,13 +217,19 @@ def reclaim(root: DataRoot) -> None:
 
 
 def reclaim_locked(root: DataRoot) -> list[Membership]:
-    """Give back what the dead had; the caller holds the NetworkLock. Returns: the living"""
+    """Give back what the dead had, and what is left of a connection cut short; the caller holds the NetworkLock.
+
+    Returns: the living
+    """
     members = root.endpoints.all()
     for member in members:
         if not member.is_live:
             _leave(root, member)
             for one in member.endpoints:
                 remove_leftover(root, one)
+            continue
+        for one in [one for one in member.endpoints if one.is_passing]:
+            drop_place(root, member, one)
     return [member for member in members if member.is_live]
 
 
@@ -237,6 +247,16 @@ def forget_names(root: DataRoot, one: Endpoint, other: Membership) -> None:
     """Take a member's names out of another's file, if they shared that network."""
     if other.endpoint(one.network_id) is not None:
         change_hosts(hosts_path(root, other.container_id), remove=peer_lines(one.addresses, one.names))
+
+
+def drop_place(root: DataRoot, member: Membership, one: Endpoint) -> None:
+    """Take one place away from a living container: its names from the others, its link, its record."""
+    for other in root.endpoints.all():
+        if other.container_id != member.container_id:
+            forget_names(root, one, other)
+    remove_leftover(root, one)
+    member.endpoints.remove(one)
+    root.endpoints.write(member)
 
 
 def remove_leftover(root: DataRoot, one: Endpoint) -> None:

@@ -36,7 +36,9 @@ class Endpoint:
     """One place of a container on a network.
 
     Shape: network: its name; link: the host's end of the pair; interface: the container's end; gateway, gateway6: empty
-           on an internal network; address6: empty on a network without IPv6; names: what the others may call it
+           on an internal network; address6: empty on a network without IPv6; names: what the others may call it;
+           is_passing: a running container is being connected or disconnected. That is done under the NetworkLock, so
+           whoever has the lock and reads this knows that the one who wrote it is dead.
     """
 
     __slots__ = (
@@ -47,6 +49,7 @@ class Endpoint:
         "gateway",
         "gateway6",
         "interface",
+        "is_passing",
         "link",
         "mac",
         "mtu",
@@ -75,7 +78,9 @@ class Endpoint:
         gateway6: str = "",
         mtu: int = 0,
         names: list[str] | None = None,
+        is_passing: bool = False,
     ) -> None:
+        self.is_passing = is_passing
         self.network = network
         self.network_id = network_id
         self.bridge = bridge

@@ -37,14 +37,21 @@ _FALSE_WORDS = ("0", "f", "F", "false", "FALSE", "False")
 
 
 class Pool:
-    """The addresses of a network in one family. Shape: ip_range: the part that containers get theirs from, or None"""
+    """The addresses of a network in one family.
 
-    __slots__ = ("gateway", "ip_range", "subnet")
+    Shape: ip_range: the part that containers get theirs from, or None; shows_gateway: whether inspect tells of it, as
+           docker does unless the subnet was chosen and the gateway was not
+    """
 
-    def __init__(self, subnet: Subnet, gateway: str = "", ip_range: Subnet | None = None) -> None:
+    __slots__ = ("gateway", "ip_range", "shows_gateway", "subnet")
+
+    def __init__(
+        self, subnet: Subnet, gateway: str = "", ip_range: Subnet | None = None, *, shows_gateway: bool = True
+    ) -> None:
         self.subnet = subnet
         self.gateway = gateway or subnet.first_host
         self.ip_range = ip_range
+        self.shows_gateway = shows_gateway
 
     @property
     def is_ipv6(self) -> bool:
@@ -125,7 +132,7 @@ class Network:
             "Scope": "local",
             "Driver": self.driver,
             "EnableIPv6": self.ipv6,
-            "IPAM": {"Driver": "default", "Options": {}, "Config": [_pool_document(pool) for pool in self.pools]},
+            "IPAM": {"Driver": "default", "Options": {}, "Config": [pool_document(pool) for pool in self.pools]},
             "Internal": self.internal,
             "Options": self.options,
             "Labels": self.labels,
@@ -152,17 +159,20 @@ class Network:
             raise StoreCorrupt(f"the record of a network is damaged: {error}") from None
 
 
-def _pool_document(pool: Pool) -> dict[str, str]:
+def pool_document(pool: Pool) -> dict[str, str]:
+    """One entry of IPAM.Config."""
     document = {"Subnet": str(pool.subnet)}
     if pool.ip_range is not None:
         document["IPRange"] = str(pool.ip_range)
-    document["Gateway"] = pool.gateway
+    if pool.shows_gateway:
+        document["Gateway"] = pool.gateway
     return document
 
 
 def _read_pool(document: dict[str, str]) -> Pool:
-    ip_range = document.get("IPRange")
-    return Pool(Subnet.parse(document["Subnet"]), document["Gateway"], Subnet.parse(ip_range) if ip_range else None)
+    ip_range = Subnet.parse(document["IPRange"]) if document.get("IPRange") else None
+    gateway = document.get("Gateway", "")
+    return Pool(Subnet.parse(document["Subnet"]), gateway, ip_range, shows_gateway=bool(gateway))
 
 
 def default_bridge_name(root_path: str) -> str:

@@ -42,10 +42,11 @@ class PruneFilter:
 class Pruned:
     """What went. Shape: images: as rmi tells it; reclaimed_bytes: of all together"""
 
-    __slots__ = ("containers", "images", "reclaimed_bytes", "volumes")
+    __slots__ = ("containers", "images", "networks", "reclaimed_bytes", "volumes")
 
     def __init__(self) -> None:
         self.containers: list[str] = []
+        self.networks: list[str] = []
         self.volumes: list[str] = []
         self.images: list[Record] = []
         self.reclaimed_bytes = 0
@@ -129,8 +130,12 @@ def _created_ns(image: Image) -> int:
 
 
 def prune_system(root: DataRoot, chosen: PruneFilter, *, all: bool = False, volumes: bool = False) -> Pruned:
-    """Remove stopped containers, then, if asked for, anonymous volumes, then images."""
+    """Remove stopped containers, networks, then, if asked for, anonymous volumes, then images."""
     pruned = prune_containers(root, chosen)
+    if root.networks.made():
+        from minidock.verbs.network import prune_networks
+
+        pruned.networks = prune_networks(root, until_ns=chosen.until_ns, labels=chosen.labels, without=chosen.without)
     if volumes:
         pruned.volumes, size_bytes = prune_volumes(root, labels=chosen.labels, without=chosen.without)
         pruned.reclaimed_bytes += size_bytes

@@ -42,9 +42,8 @@ def facts(engine: Engine, name: str) -> dict[str, Any]:
 def test_docker_takes_our_stopped_containers_over(shared: tuple[Tool, Engine], scratch: Path) -> None:
     tool, engine = shared
     tool("run", "--name", "ran", "-l", "a=b", BOX, "sh", "-c", WRITE)
-    tool.good(
-        "create", "--name", "fresh", "-e", "A=1", "-v", f"{scratch}:/host:ro", "--tmpfs", "/t", BOX, "cat", "/host/f"
-    )
+    words = ("--network", "none", "--name", "fresh", "-e", "A=1", "-v", f"{scratch}:/host:ro", "--tmpfs", "/t")
+    tool.good("create", *words, BOX, "cat", "/host/f")
     tool.good("create", "--rm", "--name", "brief", BOX, "true")
     tool("run", "--name", "broken", BOX, "nosuch")
     (scratch / "f").write_text("bound\n")
@@ -191,8 +190,7 @@ def test_create_and_inspect_say_what_docker_says(
     )
     dockerd.docker("load", "-i", archive)
     pull_tar(data_root, str(archive))
-    network = () if "--network" in words else ("--network", "none")
-    made = dockerd.docker("create", *network, "--name", "said", *words, "say:1", "echo", "a b").stdout.strip()
+    made = dockerd.docker("create", "--name", "said", *words, "say:1", "echo", "a b").stdout.strip()
     try:
         theirs = json.loads(dockerd.docker("inspect", made).stdout)[0]
         row = dockerd.docker("ps", "-a", "--no-trunc", "--filter", "name=said", "--format", "{{json .}}").stdout

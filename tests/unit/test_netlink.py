@@ -60,16 +60,9 @@ SAME: dict[str, tuple[Request, Any]] = {
             ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "bridge")]}),
         ),
     ),
-    "bridge with an MTU": (
-        netlink.make_bridge("minidock0", MAC, 1400),
-        lambda: link(
-            netlink.RTM_NEWLINK,
-            CREATE,
-            ("IFLA_IFNAME", "minidock0"),
-            ("IFLA_ADDRESS", MAC),
-            ("IFLA_MTU", 1400),
-            ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "bridge")]}),
-        ),
+    "MTU": (
+        netlink.set_mtu("minidock0", 4, 1400),
+        lambda: link(netlink.RTM_NEWLINK, 0, ("IFLA_MTU", 1400), index=4),
     ),
     "pair": (
         netlink.make_veth("veth0123456", "minidock0", 9, "eth0", MAC, 4321),

@@ -1,4 +1,4 @@
-"""minidock container prune, image prune, volume prune and system prune"""
+"""minidock container prune, image prune, network prune, volume prune and system prune"""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ _IMAGES = {False: "all dangling images", True: "all images without at least one 
 _ANONYMOUS = "all anonymous volumes not used by at least one container"
 _WARNINGS = {
     "container": "all stopped containers",
+    "network": "all custom networks not used by at least one container",
     "volume": "anonymous local volumes not used by at least one container",
 }
 
@@ -32,10 +33,10 @@ def handle(options: dict[str, Any]) -> int:
         raise UsageError('ERROR: The "until" filter is not supported with "--volumes"')
     with open_root(options) as root:
         if not options["force"] and not _confirm(_warning(what, options)):
-            if what != "system":
+            if what not in ("system", "network"):
                 write_line("Total reclaimed space: 0B")
             return 0
-        _show(_prune(root, what, options, chosen))
+        _show(_prune(root, what, options, chosen), has_size=what != "network")
     return 0
 
 
@@ -50,6 +51,11 @@ def _prune(root: DataRoot, what: str, options: dict[str, Any], chosen: PruneFilt
     if what == "system":
         return prune.prune_system(root, chosen, all=options["all"], volumes=options["volumes"])
     pruned = prune.Pruned()
+    if what == "network":
+        from minidock.verbs.network import prune_networks
+
+        pruned.networks = prune_networks(root, until_ns=chosen.until_ns, labels=chosen.labels, without=chosen.without)
+        return pruned
     pruned.volumes, pruned.reclaimed_bytes = prune_volumes(
         root, all=options["all"], labels=chosen.labels, without=chosen.without
     )
@@ -85,7 +91,8 @@ def _warning(what: str, options: dict[str, Any]) -> str:
         return "This will remove all local volumes not used by at least one container."
     if what != "system":
         return f"This will remove {_WARNINGS[what]}."
-    lines = ["all stopped containers", *([_ANONYMOUS] if options["volumes"] else []), _IMAGES[options["all"]]]
+    networks = "all networks not used by at least one container"
+    lines = ["all stopped containers", networks, *([_ANONYMOUS] if options["volumes"] else []), _IMAGES[options["all"]]]
     text = "This will remove:\n" + "".join(f"  - {line}\n" for line in lines)
     if options["filter"]:
         text += "\n  Items to be pruned will be filtered with:\n"
@@ -99,9 +106,10 @@ def _confirm(warning: str) -> bool:
     return answer.strip().lower() == b"y"
 
 
-def _show(pruned: Pruned) -> None:
+def _show(pruned: Pruned, *, has_size: bool) -> None:
     for title, lines in (
         ("Containers", pruned.containers),
+        ("Networks", pruned.networks),
         ("Volumes", pruned.volumes),
         ("Images", [f"{kind.lower()}: {text}" for kind, text in pruned.images]),
     ):
@@ -110,4 +118,5 @@ def _show(pruned: Pruned) -> None:
             for line in lines:
                 write_line(line)
             write("\n")
-    write_line(f"Total reclaimed space: {human_size(pruned.reclaimed_bytes, 4)}")
+    if has_size:
+        write_line(f"Total reclaimed space: {human_size(pruned.reclaimed_bytes, 4)}")
