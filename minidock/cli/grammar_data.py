@@ -213,6 +213,18 @@ COMMANDS: dict[str, Spec] = {
         ),
         (),
     ),
+    "gc": (
+        "gc",
+        (),
+        True,
+        (
+            (("--plan",), "plan", "flag", False),
+            (("--apply",), "apply", "text", None),
+            (("--empty-trash",), "empty_trash", "flag", False),
+            (("--json",), "json", "flag", False),
+        ),
+        (("names", 0, True),),
+    ),
     "history": (
         "history",
         (),
@@ -731,6 +743,7 @@ ALIASES: dict[str, str] = {
     "network ls": "network list",
     "network rm": "network remove",
     "system fsck": "fsck",
+    "system gc": "gc",
     "system info": "info",
     "system undo": "undo",
     "volume ls": "volume list",

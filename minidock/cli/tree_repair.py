@@ -46,3 +46,20 @@ def undo(
     json: Json = False,
 ) -> None:
     """Put back, byte for byte, what fsck --repair, gc or adopt replaced or took away."""
+
+
+@declare("gc", (app, "gc"), (system, "gc"))
+def gc(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[FILE|ID...]", show_default=False)] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", show_default=False, help="Show what nothing refers to, or write it to FILE")
+    ] = False,
+    apply: Annotated[
+        str | None, typer.Option("--apply", metavar="PLAN", help="Move to the trash what a plan's file names")
+    ] = None,
+    empty_trash: Annotated[
+        bool, typer.Option("--empty-trash", show_default=False, help="Delete the trash for good, or these IDs of it")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Find what nothing in the data root refers to; --apply moves it to a trash that undo restores."""

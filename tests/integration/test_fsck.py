@@ -280,6 +280,7 @@ def test_the_commands_of_the_page(bad: BadRoot, scratch: Path) -> None:
     """Each block of the page runs as it stands, on a root with app:1."""
     assert tool(bad.path, "tag", "sick:1", "app:1").returncode == 0
     DAMAGES["link emptied"][0](bad)
+    DAMAGES["folder of a layer half stored"][0](bad)
     shim = scratch / "minidock"
     shim.write_text(f'#!/bin/sh\nexec {" ".join(shlex.quote(word) for word in command())} "$@"\n')
     shim.chmod(0o755)
