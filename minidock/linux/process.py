@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import errno
+import os
 
 from minidock.errors import SyscallError
 from minidock.linux.libc import MACHINE, NUMBERS, declare, syscall
@@ -34,6 +36,7 @@ _AT_EMPTY_PATH = 0x1000
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 
 NUMBERS.setdefault("execveat", 281 if MACHINE == "aarch64" else 322)
+NUMBERS.setdefault("clone", 220 if MACHINE == "aarch64" else 56)
 NUMBERS.setdefault("keyctl", 219 if MACHINE == "aarch64" else 250)
 
 
@@ -88,20 +91,21 @@ def clone_process(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
     return pid, pidfd.value if pid else -1
 
 
-def clone_sibling(flags: int) -> int:
-    """Fork with clone3(2) a process whose parent is this one's own.
+def clone_sibling(flags: int = 0) -> int:
+    """Fork, with clone(2), a process whose parent is this one's own.
+
+    By clone(2), since the default filter, which may be on already, refuses clone3(2).
 
     Shape:   flags: CLONE_NEW*; the caller has one thread only, and its parent waits for the child
-    Returns: its pid, 0 in the child
+    Returns: its pid as we see it, 0 in the child
     Raises:  SyscallError
-    Source:  clone3(2), CLONE_PARENT
+    Source:  clone(2), CLONE_PARENT
     """
-    arguments = _CloneArgs(flags=flags | CLONE_PARENT)
-    pid: int = _raw_syscall(
-        ctypes.c_long(NUMBERS["clone3"]), ctypes.byref(arguments), ctypes.c_size_t(ctypes.sizeof(arguments))
-    )
+    nothing = ctypes.c_long(0)
+    wanted = ctypes.c_long(flags | CLONE_PARENT | SIGCHLD)
+    pid: int = _raw_syscall(ctypes.c_long(NUMBERS["clone"]), wanted, nothing, nothing, nothing, nothing)
     if pid == -1:
-        raise SyscallError(f"clone3(flags={flags:#x})", ctypes.get_errno())
+        raise SyscallError(f"clone(flags={flags | CLONE_PARENT | SIGCHLD:#x})", ctypes.get_errno())
     return pid
 
 
@@ -143,7 +147,25 @@ def set_parent_death_signal(signal_number: int) -> None:
 
 def close_on_exec_from(first_fd: int) -> None:
     """Mark every descriptor from first_fd on close-on-exec; raises SyscallError. Source: close_range(2)"""
-    syscall("close_range", first_fd, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
+    try:
+        syscall("close_range", first_fd, 0xFFFFFFFF, CLOSE_RANGE_CLOEXEC)
+    except SyscallError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS):
+            raise
+        mark_each_close_on_exec(first_fd)
+
+
+def mark_each_close_on_exec(first_fd: int) -> None:
+    """What close_on_exec_from does where close_range(2) has no CLOSE_RANGE_CLOEXEC (Linux before 5.11).
+
+    One by one up to the limit and never fewer than 4,096, since the limit may just have been lowered: to list
+    /proc/self/fd would be to look up a name in the container.
+    """
+    for fd in range(first_fd, max(os.sysconf("SC_OPEN_MAX"), 4096)):
+        try:
+            os.set_inheritable(fd, False)
+        except OSError:
+            continue
 
 
 def close_from(first_fd: int) -> None:

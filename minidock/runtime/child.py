@@ -19,6 +19,7 @@ from minidock.linux.process import (
     PR_SET_NAME,
     PR_SET_NO_NEW_PRIVS,
     SIGKILL,
+    clone_sibling,
     close_from,
     close_on_exec_from,
     exec_descriptor,
@@ -166,10 +167,41 @@ def settle(payload: Payload, user: User, channels: Channels, root_fd: int, conso
             os.set_inheritable(channels.error_fd, True)
             if channels.joins:
                 os.set_inheritable(channels.parent_fd, True)
-            exec_descriptor(channels.trampoline_fd, [program, *payload.argv], environment)
+            try:
+                exec_descriptor(channels.trampoline_fd, [program, *payload.argv], environment)
+            except SyscallError as error:
+                if error.errno != errno.ENOENT or not channels.joins:
+                    raise
+            _enter_as_we_are(channels, program, payload.argv, environment, has_terminal=console_fd >= 0)
         exec_program(program, payload.argv, environment)
     except SyscallError as error:
         raise exec_error(program, error.errno or 0) from None
+    os._exit(126)
+
+
+def _enter_as_we_are(
+    channels: Channels, program: bytes, argv: Sequence[bytes], environment: Sequence[bytes], *, has_terminal: bool
+) -> NoReturn:
+    """What the trampoline does for a process that joins, where the kernel does not execute it there.
+
+    With TOMOYO, Linux 5.10 looks up /dev/fd/N by name, which leads nowhere in the container's /proc for a process
+    that is not in its pid namespace; 6.1 does not. What shows inside until the program runs is this interpreter,
+    not dumpable.
+    """
+    pid = clone_sibling()
+    if pid:
+        os.write(channels.error_fd, pid.to_bytes(8, "little"))
+        os._exit(0)
+    os.set_inheritable(channels.error_fd, False)
+    channels.die_with_parent()
+    os.set_inheritable(channels.parent_fd, False)
+    os.setsid()
+    if has_terminal:
+        fcntl.ioctl(0, _TIOCSCTTY, 0)
+    try:
+        exec_program(program, argv, environment)
+    except SyscallError as error:
+        os.write(channels.error_fd, (-(error.errno or 1)).to_bytes(8, "little", signed=True))
     os._exit(126)
 
 

@@ -1,0 +1,16 @@
+#!/bin/sh
+# The integration tests, as root, in the machine that this runs in. Vagrant's `test` provisioner.
+#   vm/test.sh [PYTEST ARGUMENTS]   default: all of tests/integration; on an emulated processor those marked `vm`
+set -eu
+cd "${MINIDOCK_SRC:-/src}"
+[ "$(id -u)" = 0 ] || exec sudo -n -- sh "$0" "$@"
+if [ $# -eq 0 ]; then
+    set -- -m "not slow and not native"
+    if [ "$(systemd-detect-virt)" = qemu ]; then
+        echo "test: this processor is emulated, sixteen times slower: the tests marked 'vm'; name others as arguments"
+        set -- -m vm
+    fi
+fi
+PYTHONDONTWRITEBYTECODE=1
+export PYTHONDONTWRITEBYTECODE
+exec /opt/minidock/bin/python3 -m pytest -q -rs --timeout=1200 tests/integration "$@"
