@@ -26,11 +26,31 @@ def missing(reason: str) -> None:
     pytest.skip(reason)
 
 
+# What the test machine's matrix (vm/matrix) runs: mounts, namespaces, networks and control groups, each in few seconds
+# on an emulated processor; and what cannot run there, since it wants package mirrors or other engines.
+VM_MARKS = {
+    "test_launch": ("vm",),
+    "test_join": ("vm",),
+    "test_userns": ("vm",),
+    "test_store_mounts": ("vm",),
+    "test_networks": ("vm",),
+    "test_firewall": ("vm",),
+    "test_cgroup": ("vm", "cgroup"),
+    "test_limits": ("cgroup",),
+    "test_pause": ("cgroup",),
+    "test_clean_machine": ("native",),
+    "test_real_images": ("native",),
+}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        parts = Path(str(item.path)).parts
-        if "integration" in parts or "interop" in parts:
+        path = Path(str(item.path))
+        if "integration" in path.parts or "interop" in path.parts:
             item.add_marker(pytest.mark.root)
+        if "integration" in path.parts:
+            for mark in VM_MARKS.get(path.stem, ()):
+                item.add_marker(mark)
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,8 @@ SUITE = "bookworm"
 PYTHON = "3.11"
 PACKAGES = (
     "systemd systemd-sysv dbus udev kmod iproute2 nftables iptables ca-certificates"
-    " python3 libmagic1 libseccomp2 busybox-static e2fsprogs xfsprogs squashfs-tools openssh-server sudo rsync attr acl procps psmisc strace"
+    " python3 libmagic1 libseccomp2 busybox-static e2fsprogs xfsprogs squashfs-tools openssh-server sudo rsync"
+    " attr acl procps psmisc strace"
     " libcap2-bin xz-utils zstd bzip2 gzip jq openssl util-linux mount tar git socat netcat-openbsd"
 )
 DOCKER = "docker.io containerd runc"
@@ -73,7 +74,7 @@ def _make(place: Path, docker: bool) -> None:
 
 def _python_packages(target: Path, packed: Path) -> None:
     """Fetch the Python packages for the machine's Python and pack them; nothing of them is run here."""
-    words = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--target", target]
+    words: list[str | Path] = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--target", target]
     words += ["--python-version", PYTHON, "--only-binary=:all:", "--no-compile"]
     run(_python_with_pip(), *words, *requirements())
     # The editable install that an environment has for a source tree; minidock/entry.sh reads it.

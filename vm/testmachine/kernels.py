@@ -36,12 +36,13 @@ LINES = {
 # What the machine and minidock's tests use; what these need comes along. A name that a kernel does not have as a
 # module is in it or not there at all: the tests find out.
 MODULES = """
-virtio_pci virtio_blk virtio_console virtio_net virtio_rng ext4 crc32c_generic crc32c_intel overlay loop squashfs xfs
-fuse isofs veth bridge br_netfilter dummy tun macvlan vxlan nf_tables nfnetlink nf_conntrack nf_nat nft_ct nft_nat nft_masq
-nft_redir nft_chain_nat nft_compat nft_counter nft_limit nft_log nft_reject nft_reject_inet nft_reject_ipv4
-nft_reject_ipv6 nft_fib nft_fib_inet nft_fib_ipv4 nft_fib_ipv6 nft_hash nft_numgen nft_objref nft_queue nft_quota nft_socket
-nf_conntrack_netlink xt_conntrack xt_MASQUERADE xt_addrtype xt_comment xt_nat xt_tcpudp xt_mark xt_multiport ip_tables
-ip6_tables iptable_filter iptable_nat ip6table_filter ip6table_nat autofs4 binfmt_misc efivarfs nls_ascii configfs
+virtio_pci virtio_blk virtio_console virtio_net virtio_rng ext4 crc32c_generic crc32c_intel overlay loop squashfs
+xfs fuse isofs veth bridge br_netfilter dummy tun macvlan vxlan nf_tables nfnetlink nf_conntrack nf_nat nft_ct
+nft_nat nft_masq nft_redir nft_chain_nat nft_compat nft_counter nft_limit nft_log nft_reject nft_reject_inet
+nft_reject_ipv4 nft_reject_ipv6 nft_fib nft_fib_inet nft_fib_ipv4 nft_fib_ipv6 nft_hash nft_numgen nft_objref
+nft_queue nft_quota nft_socket nf_conntrack_netlink xt_conntrack xt_MASQUERADE xt_addrtype xt_comment xt_nat
+xt_tcpudp xt_mark xt_multiport ip_tables ip6_tables iptable_filter iptable_nat ip6table_filter ip6table_nat autofs4
+binfmt_misc efivarfs nls_ascii configfs
 """.split()
 
 

@@ -1,4 +1,4 @@
-"""One run of the machine: a source tree and a command in; output, status and artifacts out. No network, no shared folder.
+"""One run of the machine: a source tree and a command in; output, status and artifacts out, without any network.
 
 QEMU's disks: the root image (writes are thrown away), the source tree as a bare tar, a sparse file for artifacts. Two
 virtio ports carry the command's output, as it comes, and its status. The console is kept and shown only when no status
