@@ -27,7 +27,7 @@ tries=0
 until virsh -c qemu:///system version >/dev/null 2>&1; do
     tries=$((tries + 1))
     [ "$tries" -lt 300 ] || { cat "$scratch/libvirtd.log"; exit 1; }
-    read -r _ <>"$scratch/never" -t 0.2 2>/dev/null || timeout 0.2 tail -f /dev/null || true
+    timeout 0.2 tail -f /dev/null || true
 done
 
 export VAGRANT_HOME="$scratch/home" HOME="$scratch" VAGRANT_CWD="$project" VAGRANT_DOTFILE_PATH="$scratch/dot"
@@ -47,6 +47,7 @@ step test
 vagrant provision --provision-with test
 step destroy
 vagrant destroy -f
-virsh -c qemu:///system list --all --name
-virsh -c qemu:///system vol-list default 2>/dev/null || true
+virsh -c qemu:///system list --all --name | sed '/^$/d; s/^/left: /'
+# The box's own volume is the provider's cache; a machine's disk is none.
+virsh -c qemu:///system vol-list default | grep -F bookworm.img | sed 's/^/left: /' || true
 step done

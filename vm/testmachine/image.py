@@ -74,7 +74,16 @@ def _make(place: Path, docker: bool) -> None:
 
 def _python_packages(target: Path, packed: Path) -> None:
     """Fetch the Python packages for the machine's Python and pack them; nothing of them is run here."""
-    words: list[str | Path] = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--target", target]
+    words: list[str | Path] = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--target",
+        target,
+    ]
     words += ["--python-version", PYTHON, "--only-binary=:all:", "--no-compile"]
     run(_python_with_pip(), *words, *requirements())
     # The editable install that an environment has for a source tree; minidock/entry.sh reads it.
