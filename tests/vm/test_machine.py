@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import VM_MARKS, missing
+from tests.netns import outside
 
 PROJECT = Path(__file__).resolve().parents[2]
 BOX = "6.1"
 
 
 def _vm(tool: str, *words: str | Path, timeout: int = 1500) -> subprocess.CompletedProcess[str]:
-    command = [str(PROJECT / "vm" / tool), *map(str, words)]
+    command = [*outside(), str(PROJECT / "vm" / tool), *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL)
 
 
