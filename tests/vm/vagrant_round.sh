@@ -22,7 +22,7 @@ CONF
 printf 'unix_sock_group = "root"\nauth_unix_rw = "none"\nauth_unix_ro = "none"\n' >"$scratch/libvirtd.conf"
 libvirtd -f "$scratch/libvirtd.conf" -p "$scratch/libvirtd.pid" >"$scratch/libvirtd.log" 2>&1 &
 libvirtd=$!
-trap 'kill $libvirtd 2>/dev/null; wait $libvirtd' EXIT
+trap 'vagrant destroy -f >/dev/null 2>&1 || true; kill $libvirtd 2>/dev/null; wait $libvirtd || true' EXIT
 tries=0
 until virsh -c qemu:///system version >/dev/null 2>&1; do
     tries=$((tries + 1))
