@@ -210,7 +210,9 @@ class Demo:
 
         title("run: write a file, overwrite one, delete one")
         script = "echo written >/data/new; echo overwritten >/data/changed; rm /data/deleted; ls /data"
-        explained = self.minidock("run", "--explain", "--name", "edit", "demo:1", "sh", "-c", script)
+        explained = self.minidock(
+            "run", "--explain", "--network", "none", "--name", "edit", "demo:1", "sh", "-c", script
+        )
         listed = [line for line in explained.splitlines() if line in ("changed", "deleted", "hidden", "kept", "new")]
         check("ls /data inside", listed, ["changed", "kept", "new"])
         print("    " + " ".join(listed) + "\nthe container's root was one overlay mount:")
@@ -224,7 +226,9 @@ class Demo:
         check("there is one new layer", len(new_diff_ids), 4)
 
         title("the new image, run")
-        output = self.show("run", "--rm", "demo:2", "sh", "-c", "cat /data/new /data/changed; ls /data")
+        output = self.show(
+            "run", "--rm", "--network", "none", "demo:2", "sh", "-c", "cat /data/new /data/changed; ls /data"
+        )
         check("what it sees", output.split(), ["written", "overwritten", "changed", "kept", "new"])
         check("its history's rows", len(self.show("history", "demo:2").splitlines()), 5)
         self.show("images")

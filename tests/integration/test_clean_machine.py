@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import builders, real_images
+from tests.netns import outside
 
 PROJECT = Path(__file__).resolve().parents[2]
 MINIDOCK = Path(sys.executable).with_name("minidock")
@@ -25,11 +26,11 @@ MIRROR_SETTINGS = ("/etc/pip.conf", "/usr/local/share/ca-certificates")
 @pytest.mark.slow
 def test_the_demo_on_a_bare_debian(scratch: Path) -> None:
     def minidock(*words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
-        words = (MINIDOCK, "--root", scratch / "root", *words)
+        words = (*outside(), MINIDOCK, "--root", scratch / "root", *words)
         return builders.run_command(*words, check=check, stdin=subprocess.DEVNULL)
 
     minidock("pull-tar", real_images.minbase())
-    assert minidock("run", "--rm", "minbase:1", "python3", check=False).returncode == 127
+    assert minidock("run", "--rm", "--network", "none", "minbase:1", "python3", check=False).returncode == 127
     binds = [word for path in MIRROR_SETTINGS if Path(path).exists() for word in ("-v", f"{path}:{path}:ro")]
     settings = ["-e", "MINIDOCK_VENV=/venv", "-e", "PIP_CERT=/etc/ssl/certs/ca-certificates.crt"]
     for name in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
