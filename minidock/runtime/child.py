@@ -145,7 +145,9 @@ def settle(payload: Payload, user: User, channels: Channels, root_fd: int, conso
     entered = _enter_directory(root_fd, payload.cwd, retry=True)
     # a filter may only be loaded with SYS_ADMIN or without the hope for new privileges
     kept = SYS_ADMIN if payload.seccomp_filter is not None and not payload.no_new_privileges else 0
-    _become(user, payload.capabilities, kept)
+    # what exec leaves to any other user; with more, a look for its program would find what it may not
+    held = 0 if user.uid else payload.capabilities
+    _become(user, payload.capabilities, held, kept)
     if not entered:
         _enter_directory(root_fd, payload.cwd, retry=False)
     if payload.no_new_privileges:
@@ -157,7 +159,7 @@ def settle(payload: Payload, user: User, channels: Channels, root_fd: int, conso
     os.umask(0o022)
     close_on_exec_from(3)
     if payload.seccomp_filter is not None:
-        _confine(payload.seccomp_filter, payload.capabilities, kept)
+        _confine(payload.seccomp_filter, held, kept)
     if payload.init:
         _become_init(payload, has_terminal=console_fd >= 0)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
@@ -269,18 +271,19 @@ def _cwd_error(path: bytes, reason: str) -> CommandError:
     return CommandError(f'chdir to cwd ("{os.fsdecode(path)}") failed: {reason}', exit_code=126)
 
 
-def _become(user: User, capabilities: int, kept: int) -> None:
+def _become(user: User, bounding: int, held: int, kept: int) -> None:
     """Take on user, groups and exactly these capabilities, in the one order that works.
 
-    Shape: kept: capabilities that stay permitted but are not in effect
+    Shape:  held: what is permitted and in effect; kept: what stays permitted but is not in effect
+    Source: moby oci/oci.go, SetCapabilities: only root has them before exec
     """
-    drop_bounding_except(capabilities)
+    drop_bounding_except(bounding)
     keep_over_setuid(True)
     os.setgroups(user.groups)
     os.setresgid(user.gid, user.gid, user.gid)
     os.setresuid(user.uid, user.uid, user.uid)
     keep_over_setuid(False)
-    set_exactly(capabilities, permitted_too=kept)
+    set_exactly(held, permitted_too=kept)
 
 
 def _confine(seccomp_filter: PreparedFilter, capabilities: int, kept: int) -> None:

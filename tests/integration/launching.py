@@ -141,11 +141,12 @@ class Bundle:
     def run(self, *argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Launch and wait; the result's return code is the container's, or that of minidock's error."""
         feed = options.pop("input", None)
+        timeout_s = options.pop("timeout_s", 60)
         return subprocess.run(
             self.words(*argv, **options),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=timeout_s,
             stdin=subprocess.DEVNULL if feed is None else None,
             **({"input": feed} if feed is not None else {}),
         )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.builders import directory, layer_tar, symlink, tar_member
-from tests.conftest import missing
+from tests.conftest import missing, whole
 from tests.integration.launching import PYTHON, Bundle
 
 
@@ -48,7 +48,8 @@ def test_d1_a_joining_process_cannot_be_opened(bundle: Bundle) -> None:
         "while :; do for p in /proc/[0-9]*; do case $(readlink $p/exe 2>/dev/null) in "
         "*python*) echo $p >> /caught;; esac; (: 5<>$p/exe) 2>/dev/null; done; done"
     )
-    done = bundle.run("sh", "-c", loop, exec=[{"argv": ["true"], "env": ["PATH=/bin"]} for _ in range(60)])
+    joins = [{"argv": ["true"], "env": ["PATH=/bin"]} for _ in range(whole(1000, 60))]
+    done = bundle.run("sh", "-c", loop, exec=joins, timeout_s=whole(900, 60))
     assert done.returncode == 0, done.stderr
     assert not (bundle.upper / "caught").exists(), "the container saw the interpreter"
     assert _interpreter_digest() == before

@@ -103,6 +103,43 @@ def test_the_terminal_is_restored_when_the_container_is_killed(tool: Tool, termi
     assert shell.is_restored()
 
 
+@pytest.mark.parametrize("words", [("stop", "-t", "1"), ("rm", "-f"), ("kill", "-s", "SEGV"), ("restart", "-t", "0")])
+def test_the_terminal_is_restored_when_another_command_ends_the_container(
+    tool: Tool, terminal: Callable[..., Terminal], words: tuple[str, ...]
+) -> None:
+    shell = terminal("run", "-it", "--init", "--name", "box", BOX, *READY)
+    shell.expect(b"ready\r\n")
+    assert not shell.is_restored()
+    tool.good(*words, "box")
+    assert shell.wait() >= 128
+    assert shell.is_restored()
+
+
+def test_the_terminal_is_restored_when_init_itself_is_killed(tool: Tool, terminal: Callable[..., Terminal]) -> None:
+    shell = terminal("run", "-it", "--init", "--name", "box", BOX, *READY)
+    shell.expect(b"ready\r\n")
+    os.kill(tool.record("box")["Pid"], signal.SIGKILL)
+    assert shell.wait() == 137
+    assert shell.is_restored()
+
+
+@pytest.mark.parametrize("whom", ["starter", "container"])
+def test_the_terminal_is_restored_after_an_exec_that_was_killed(
+    tool: Tool, terminal: Callable[..., Terminal], whom: str
+) -> None:
+    tool.good("run", "-d", "--name", "box", BOX, "sleep", "1000")
+    shell = terminal("exec", "-it", "box", *READY)
+    shell.expect(b"ready\r\n")
+    assert not shell.is_restored()
+    if whom == "starter":
+        os.kill(shell.process.pid, signal.SIGKILL)
+        shell.wait()
+    else:
+        tool.good("kill", "box")
+        assert shell.wait() == 137
+    wait_until(shell.is_restored, "the terminal's settings")
+
+
 def test_the_terminal_is_restored_when_the_command_cannot_start(terminal: Callable[..., Terminal]) -> None:
     shell = terminal("run", "-it", "--rm", BOX, "nosuch")
     assert shell.wait() == 127
