@@ -16,11 +16,14 @@ _SIZES = (
     ("memory", "Memory", "-m, --memory"),
     ("memory_reservation", "MemoryReservation", "--memory-reservation"),
     ("memory_swap", "MemorySwap", "--memory-swap"),
+    ("kernel_memory", "KernelMemory", "--kernel-memory"),
 )
 _PLAIN = (
     ("cpu_shares", "CpuShares"),
     ("cpu_period", "CpuPeriod"),
     ("cpu_quota", "CpuQuota"),
+    ("cpu_rt_period", "CpuRealtimePeriod"),
+    ("cpu_rt_runtime", "CpuRealtimeRuntime"),
     ("cpuset_cpus", "CpusetCpus"),
     ("cpuset_mems", "CpusetMems"),
     ("oom_kill_disable", "OomKillDisable"),

@@ -32,3 +32,20 @@ LogDriver = Annotated[
 LogOpt = Annotated[
     list[str] | None, typer.Option("--log-opt", metavar="KEY=VALUE", help="max-size, max-file (repeatable)")
 ]
+Domainname = Annotated[str | None, typer.Option("--domainname", metavar="NAME", help="NIS domain name inside")]
+Platform = Annotated[
+    str | None, typer.Option("--platform", metavar="OS/ARCH", help="Take the image only if it is of this platform")
+]
+Runtime = Annotated[str | None, typer.Option("--runtime", metavar="NAME", help="'runc' alone is accepted")]
+IsolationMode = Annotated[str | None, typer.Option("--isolation", metavar="MODE", help="'default' alone is accepted")]
+VolumeDriver = Annotated[str | None, typer.Option("--volume-driver", metavar="DRIVER", help="'local' alone is there")]
+StorageOpt = Annotated[
+    list[str] | None, typer.Option("--storage-opt", metavar="KEY=VALUE", help="Not there on overlay2 (repeatable)")
+]
+Gpus = Annotated[str | None, typer.Option("--gpus", metavar="REQUEST", help="Not there: name devices by --device")]
+Link = Annotated[
+    list[str] | None, typer.Option("--link", metavar="CONTAINER[:ALIAS]", help="Not there: a legacy option")
+]
+ContentTrust = Annotated[
+    bool, typer.Option("--disable-content-trust", help="Accepted; there is no registry to verify against")
+]

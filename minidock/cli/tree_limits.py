@@ -48,3 +48,22 @@ DeviceReadIops = Annotated[
 DeviceWriteIops = Annotated[
     list[str] | None, typer.Option("--device-write-iops", metavar="DEVICE:RATE", help="Writes a second (repeatable)")
 ]
+CpuRtPeriod = Annotated[
+    int | None, typer.Option("--cpu-rt-period", metavar="MICROSECONDS", help="Period of the real-time CPU time")
+]
+CpuRtRuntime = Annotated[
+    int | None, typer.Option("--cpu-rt-runtime", metavar="MICROSECONDS", help="Real-time CPU time in each period")
+]
+KernelMemory = Annotated[
+    str | None, typer.Option("--kernel-memory", metavar="BYTES", help="Limit of kernel memory, of old kernels alone")
+]
+CgroupParent = Annotated[
+    str | None, typer.Option("--cgroup-parent", metavar="PATH", help="Control group to put the container's below")
+]
+Cgroupns = Annotated[
+    str | None, typer.Option("--cgroupns", metavar="MODE", help="'private': a cgroup namespace of its own, as always")
+]
+DeviceCgroupRule = Annotated[
+    list[str] | None,
+    typer.Option("--device-cgroup-rule", metavar="RULE", help="Allow devices, e.g. 'c 1:3 rwm' (repeatable)"),
+]

@@ -69,6 +69,9 @@ def update(
     cpuset_mems: limit.CpusetMems = None,
     pids_limit: limit.PidsLimit = None,
     blkio_weight: limit.BlkioWeight = None,
+    cpu_rt_period: limit.CpuRtPeriod = None,
+    cpu_rt_runtime: limit.CpuRtRuntime = None,
+    kernel_memory: limit.KernelMemory = None,
     restart: Annotated[
         str | None,
         typer.Option("--restart", metavar="POLICY", help="'no', 'on-failure[:n]', 'always' or 'unless-stopped'"),

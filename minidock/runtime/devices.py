@@ -219,6 +219,28 @@ def restrict(
                 raise
 
 
+def device_rule(text: str) -> list[tuple[str, int, int, str]]:
+    """`c 1:3 rwm` as the rules of a control group, -1 for `*`; `a` is for both kinds. Raises UsageError.
+
+    Source: docker/cli cli/command/container/opts.go, deviceCgroupRuleRegexp
+    """
+    words = text.split(" ")
+    numbers = words[1].split(":") if len(words) == 3 else []
+    if (
+        len(numbers) != 2
+        or words[0] not in ("a", "b", "c")
+        or not all(
+            number == "*" or (number.isascii() and number.isdecimal() and len(number) < 10) for number in numbers
+        )
+        or not (words[2] and len(words[2]) <= 3 and set("rwm").issuperset(words[2]))
+    ):
+        raise UsageError(
+            f'invalid argument "{text}" for "--device-cgroup-rule" flag: invalid device cgroup format \'{text}\''
+        )
+    major, minor = (-1 if number == "*" else int(number) for number in numbers)
+    return [(kind, major, minor, words[2]) for kind in ("bc" if words[0] == "a" else words[0])]
+
+
 def _spell(number: int) -> str:
     return "*" if number < 0 else str(number)
 

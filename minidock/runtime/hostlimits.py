@@ -24,6 +24,8 @@ _CHECKS = (
      f"Your kernel does not support memory swappiness capabilities {_GONE} Memory swappiness discarded."),
     ("MemoryReservation", "memory", "memory.soft_limit_in_bytes", "memory",
      f"Your kernel does not support memory soft limit capabilities {_GONE} Limitation discarded."),
+    ("KernelMemory", "memory", "memory.kmem.limit_in_bytes", "",
+     f"Your kernel does not support kernel memory limit capabilities {_GONE} Limitation discarded."),
     ("OomKillDisable", "memory", "memory.oom_control", "",
      "Your kernel does not support OomKillDisable. OomKillDisable discarded."),
     ("PidsLimit", "pids", "", "pids",
@@ -95,6 +97,7 @@ def verify_limits(limits: dict[str, Any], *, update: bool = False) -> list[str]:
     Raises: UsageError
     """
     host = HostLimits()
+    _check_realtime(limits, host)
     warnings = [_drop(limits, check) for check in _CHECKS if limits.get(check[0]) and not host.has(*check[1:4])]
     if limits.get("MemorySwappiness") == 0 and not host.has("memory", "memory.swappiness", ""):
         warnings.append(_drop(limits, _CHECKS[1]))
@@ -137,6 +140,10 @@ def _check_memory(limits: dict[str, Any], host: HostLimits, warnings: list[str],
         raise UsageError("Minimum memory reservation allowed is 6MB")
     if 0 < memory < reservation:
         raise UsageError("Minimum memory limit can not be less than memory reservation limit, see usage")
+    if (limits.get("KernelMemory") or 0) > 0:
+        warnings.append("Specifying a kernel memory limit is deprecated and will be removed in a future release.")
+        if limits["KernelMemory"] < MIN_MEMORY:
+            raise UsageError("Minimum kernel memory limit allowed is 6MB")
     if limits.get("OomKillDisable") and not memory:
         warnings.append(
             "OOM killer is disabled for the container, but no memory limit is set, this can result in the system "
@@ -144,6 +151,15 @@ def _check_memory(limits: dict[str, Any], host: HostLimits, warnings: list[str],
         )
     if memory > 0 and not swap and not update:
         limits["MemorySwap"] = memory * 2
+
+
+def _check_realtime(limits: dict[str, Any], host: HostLimits) -> None:
+    """Source: moby runconfig/hostconfig_unix.go, validateResources"""
+    period, runtime = limits.get("CpuRealtimePeriod") or 0, limits.get("CpuRealtimeRuntime") or 0
+    if (period or runtime) and not host.has("cpu", "cpu.rt_period_us", ""):
+        raise UsageError("Your kernel does not support CPU real-time scheduler")
+    if period and runtime > period:
+        raise UsageError("cpu real-time runtime cannot be higher than cpu real-time period")
 
 
 def _check_cpu(limits: dict[str, Any], host: HostLimits) -> None:

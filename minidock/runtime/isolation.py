@@ -10,7 +10,7 @@ from minidock.errors import SyscallError, UsageError
 from minidock.linux.libc import declare
 from minidock.linux.mount import shell_word
 from minidock.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS
-from minidock.runtime.devices import HostDevice, host_devices
+from minidock.runtime.devices import HostDevice, device_rule, host_devices
 from minidock.runtime.operation import PROC_SUPER_MAGIC, S_IFDIR, S_IFMT, Operation, Setup, filesystem_magic
 
 TYPE_CHECKING = False
@@ -46,7 +46,7 @@ class Isolation:
            hard), -1 no limit; devices: (node, access)
     """
 
-    __slots__ = ("devices", "has_shm", "joins", "limits", "oom_score_adj", "shared", "sysctls", "user_map")
+    __slots__ = ("devices", "has_shm", "joins", "limits", "oom_score_adj", "rules", "shared", "sysctls", "user_map")
 
     def __init__(self, host: Mapping[str, Any], name: str = "", containers: ContainerStore | None = None) -> None:
         self.shared = 0
@@ -75,6 +75,8 @@ class Isolation:
         for each in host.get("Devices") or ():
             self.devices += _nodes(each["PathOnHost"], each["PathInContainer"], each["CgroupPermissions"])
 
+        self.rules = [device_rule(str(text)) for text in host.get("DeviceCgroupRules") or ()]
+
     def _join(self, containers: ContainerStore, flag: int, mode: str, host: Mapping[str, Any]) -> None:
         if self.joins is None:
             from minidock.runtime.joined import Joins
@@ -98,7 +100,7 @@ class Isolation:
         return [
             ("b" if node.mode & S_IFMT == _S_IFBLK else "c", os.major(node.rdev), os.minor(node.rdev), access)
             for node, access in self.devices
-        ]
+        ] + [rule for rules in self.rules for rule in rules]
 
 
 def _nodes(source: str, target: str, access: str) -> list[tuple[HostDevice, str]]:

@@ -31,6 +31,13 @@ if TYPE_CHECKING:
 
 PERIOD_US = 100_000
 _UNLIMITED = -1
+_V1_ALONE = (
+    ("MemorySwappiness", "memory swappiness", "memory"),
+    ("OomKillDisable", "disabling the OOM killer", "memory"),
+    ("KernelMemory", "a limit of kernel memory", "memory"),
+    ("CpuRealtimePeriod", "real-time CPU time", "cpu"),
+    ("CpuRealtimeRuntime", "real-time CPU time", "cpu"),
+)
 _THROTTLES = (
     ("BlkioDeviceReadBps", "blkio.throttle.read_bps_device", "rbps"),
     ("BlkioDeviceWriteBps", "blkio.throttle.write_bps_device", "wbps"),
@@ -64,6 +71,8 @@ def v1_files(limits: dict[str, Any], number: Number) -> list[File]:
         files.append(("memory", "memory.memsw.limit_in_bytes", str(max(limits["MemorySwap"], _UNLIMITED))))
     if limits.get("MemoryReservation"):
         files.append(("memory", "memory.soft_limit_in_bytes", str(limits["MemoryReservation"])))
+    if limits.get("KernelMemory"):
+        files.append(("memory", "memory.kmem.limit_in_bytes", str(limits["KernelMemory"])))
     if limits.get("OomKillDisable"):
         files.append(("memory", "memory.oom_control", "1"))
     if limits.get("MemorySwappiness") is not None:
@@ -75,6 +84,9 @@ def v1_files(limits: dict[str, Any], number: Number) -> list[File]:
         files.append(("cpu", "cpu.cfs_period_us", str(period)))
     if quota:
         files.append(("cpu", "cpu.cfs_quota_us", str(quota)))
+    for field, name in (("CpuRealtimePeriod", "cpu.rt_period_us"), ("CpuRealtimeRuntime", "cpu.rt_runtime_us")):
+        if limits.get(field):
+            files.append(("cpu", name, str(limits[field])))
     files += _cpuset(limits)
     if limits.get("PidsLimit"):
         files.append(("pids", "pids.max", _count(limits["PidsLimit"])))
@@ -155,9 +167,11 @@ def apply_limits(group: Cgroup, limits: dict[str, Any], trace: Trace | None = No
     for controller, name, value in v2_files(limits, device_number):
         if group.path_of("blkio" if controller == "io" else controller) is None:
             _write_v2(group, v2, controller, name, value, trace)
-    for field, what in (("MemorySwappiness", "memory swappiness"), ("OomKillDisable", "disabling the OOM killer")):
-        if limits.get(field) not in (None, False) and group.path_of("memory") is None:
-            raise MinidockError(f"{what} is not possible on this host: it needs the memory controller of cgroup v1")
+    for field, what, controller in _V1_ALONE:
+        if limits.get(field) not in (None, False) and group.path_of(controller) is None:
+            raise MinidockError(
+                f"{what} is not possible on this host: it needs the {controller} controller of cgroup v1"
+            )
 
 
 def _memory_in_order(group: Cgroup, files: list[File]) -> list[File]:

@@ -17,13 +17,23 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from minidock.formats.containerconfig import ContainerConfig
     from minidock.store.containers import Container, ContainerStore
 
 # What an engine may have been told of a container, and is kept for it, but does nothing here.
 _NOT_APPLIED = (
     "DeviceRequests",
 )  # fmt: skip
-_ISOLATION_FIELDS = ("PidMode", "UTSMode", "UsernsMode", "OomScoreAdj", "Sysctls", "Ulimits", "Devices")
+_ISOLATION_FIELDS = (
+    "PidMode",
+    "UTSMode",
+    "UsernsMode",
+    "OomScoreAdj",
+    "Sysctls",
+    "Ulimits",
+    "Devices",
+    "DeviceCgroupRules",
+)
 # How many containers may share a network through one another.
 _MAX_SHARED = 64
 _OWN_IPC = (None, "", "private", "shareable")
@@ -67,7 +77,7 @@ def container_spec(container: Container) -> ContainerSpec:
         shm_size_bytes=config.host_number("ShmSize", 64 << 20),
         cgroup_parent=config.host_text("CgroupParent"),
         limits=_limits(config.host),
-        isolation=_isolation(config.host, container.name, container.root.containers),
+        isolation=_isolation(_with_domain(config), container.name, container.root.containers),
         **_confinement(container),
     )
 
@@ -93,6 +103,14 @@ def _limits(host: dict[str, Any]) -> dict[str, Any]:
     from minidock.runtime.limits import limits_of
 
     return limits_of(host)
+
+
+def _with_domain(config: ContainerConfig) -> dict[str, Any]:
+    """hostconfig.json, with the domain name as the kernel's setting that it is."""
+    domain = config.run_text("Domainname")
+    if not domain:
+        return config.host
+    return {**config.host, "Sysctls": {"kernel.domainname": domain, **(config.host.get("Sysctls") or {})}}
 
 
 def _isolation(host: dict[str, Any], name: str, containers: ContainerStore | None = None) -> Any:

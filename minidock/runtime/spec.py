@@ -17,6 +17,7 @@ LIMIT_FIELDS = (
     "CpuShares", "Memory", "NanoCpus", "BlkioWeight", "BlkioWeightDevice", "BlkioDeviceReadBps", "BlkioDeviceWriteBps",
     "BlkioDeviceReadIOps", "BlkioDeviceWriteIOps", "CpuPeriod", "CpuQuota", "CpusetCpus", "CpusetMems",
     "MemoryReservation", "MemorySwap", "MemorySwappiness", "OomKillDisable", "PidsLimit",
+    "CpuRealtimePeriod", "CpuRealtimeRuntime", "KernelMemory",
 )  # fmt: skip
 
 

@@ -130,6 +130,10 @@ def create(root: DataRoot, image: str, command: list[str], options: CreateOption
     isolated = _isolated(root, options, options.network if choice is None else choice.mode, warnings)
     with root.lock():
         found = find_image(root, image, pull=options.pull)
+        if options.platform:
+            from minidock.verbs.hostoptions import check_platform
+
+            check_platform(found, options.platform)
         container_id = ContainerID(random_hex64())
         run = _run_document(found.config.config, container_id, image, command, options)
         plain = [*(run["Volumes"] or ()), *mounts.plain]
@@ -258,6 +262,8 @@ def _run_document(
         from minidock.verbs.lifeoptions import merge_health
 
         document["Healthcheck"] = merge_health(document, options.health)
+    if options.domainname:
+        document["Domainname"] = options.domainname
     if options.stop_timeout is not None:
         document["StopTimeout"] = options.stop_timeout
     if options.stop_signal:
@@ -287,6 +293,10 @@ def _host_document(options: CreateOptions, mounts: _Mounts, network: str, isolat
     )
     document.update(options.limits)
     document.update(isolated)
+    if options.rare:
+        from minidock.verbs.hostoptions import host_options
+
+        document.update(host_options(options.rare))
     if options.restart not in ("", "no") or options.log_driver or options.log_opts:
         from minidock.verbs.lifeoptions import set_life
 

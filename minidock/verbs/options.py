@@ -36,8 +36,9 @@ class CreateOptions:
            entrypoint None: the image's, "": none; network: "default", "none", "host", "container:NAME" or a network's
            name; networking: the words that verbs.networking reads, those that are given; pull "missing" or "never",
            both of which never reach for a registry; limits: fields of hostconfig.json such as Memory, those that are
-           set; isolation: the words that verbs.isolation reads, those that are given; streams: what -a names, none for
-           both outputs
+           set; isolation: the words that verbs.isolation reads, those that are given; rare: likewise the words that
+           verbs.hostoptions reads; platform: `os/architecture` that the image must be of; streams: what -a
+           names, none for both outputs
     """
 
     __slots__ = (
@@ -45,6 +46,7 @@ class CreateOptions:
         "cap_add",
         "cap_drop",
         "cidfile",
+        "domainname",
         "entrypoint",
         "env",
         "env_file",
@@ -63,8 +65,10 @@ class CreateOptions:
         "name",
         "network",
         "networking",
+        "platform",
         "privileged",
         "pull",
+        "rare",
         "read_only",
         "restart",
         "rm",
@@ -118,6 +122,9 @@ class CreateOptions:
         health: dict[str, Any] | None = None,
         limits: dict[str, Any] | None = None,
         isolation: dict[str, Any] | None = None,
+        rare: dict[str, Any] | None = None,
+        domainname: str = "",
+        platform: str = "",
         attach: bool = True,
         streams: Sequence[str] = (),
     ) -> None:
@@ -156,6 +163,9 @@ class CreateOptions:
         self.health = health
         self.limits = dict(limits or {})
         self.isolation = dict(isolation or {})
+        self.rare = dict(rare or {})
+        self.domainname = domainname
+        self.platform = platform
         self.attach = attach
         self.streams = list(streams)
 

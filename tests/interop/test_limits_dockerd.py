@@ -29,6 +29,8 @@ WORDS = (
     "--pids-limit 17",
     "--pids-limit 0 --memory-swappiness 0",
     "--blkio-weight 300 -m 7m",
+    "--kernel-memory 64m --cgroup-parent /life-parent",
+    "--isolation default --runtime runc --disable-content-trust --volume-driver local",
 )
 REFUSED = (
     "-m 1m",
@@ -56,6 +58,16 @@ REFUSED = (
     "--device-read-iops /dev/sda:1mb",
     "--device-write-iops sda:4",
     "--blkio-weight-device /dev/sda:5",
+    "--cpu-rt-period 1000 --cpu-rt-runtime 2000",
+    "--kernel-memory x",
+    "--cgroupns other",
+    "--isolation hyperv",
+    "--runtime other",
+    "--device-cgroup-rule x",
+    "--device-cgroup-rule c:1:3",
+    "--storage-opt size=1g",
+    "--kernel-memory 1m",
+    "--gpus all",
 )
 UPDATES = ("", "-m 128m", "--cpu-period 5000", "-m 16m", "--cpus 4000", "--memory-reservation 1m")
 
@@ -102,6 +114,9 @@ def test_files_and_records_are_equal(words: str, both: tuple[Tool, Engine]) -> N
     finally:
         engine.docker("rm", "-f", "limited", check=False)
         tool("rm", "-f", "limited")
+        # Either leaves the group above.
+        for path in Path("/sys/fs/cgroup").glob("*/life-parent"):
+            path.rmdir()
 
 
 def reason(text: str) -> str:

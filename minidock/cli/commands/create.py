@@ -14,9 +14,13 @@ if TYPE_CHECKING:
 _LIMITS = (
     "memory", "memory_swap", "memory_reservation", "oom_kill_disable", "cpus", "cpu_shares", "cpu_period", "cpu_quota",
     "cpuset_cpus", "cpuset_mems", "blkio_weight", "blkio_weight_device", "device_read_bps", "device_write_bps",
-    "device_read_iops", "device_write_iops",
+    "device_read_iops", "device_write_iops", "cpu_rt_period", "cpu_rt_runtime", "kernel_memory",
 )  # fmt: skip
 _ISOLATION = ("security_opt", "pid", "ipc", "uts", "userns", "oom_score_adj", "sysctl", "ulimit", "device")
+_RARE = (
+    "cgroup_parent", "cgroupns", "device_cgroup_rule", "isolation", "runtime", "volume_driver", "storage_opt", "gpus",
+    "link",
+)  # fmt: skip
 _NETWORKING = (
     "ip", "ip6", "network_alias", "mac_address", "dns", "dns_search", "dns_option", "add_host",
 )  # fmt: skip
@@ -80,6 +84,9 @@ def create_options(options: dict[str, Any]) -> CreateOptions:
         shm_size=parse_size(options["shm_size"]) if options["shm_size"] else DEFAULT_SHM_SIZE_BYTES,
         limits=_limits(options),
         isolation={name: options[name] for name in _ISOLATION if options[name] not in (None, [])},
+        rare={name: options[name] for name in _RARE if options[name]},
+        domainname=options["domainname"] or "",
+        platform=options["platform"] or "",
         attach=not options.get("detach", False),
         streams=_streams(options["attach"]),
     )

@@ -1,0 +1,87 @@
+"""Options of `create` and `run` that few containers have: fields of hostconfig.json, or refused with a reason."""
+
+from __future__ import annotations
+
+from minidock.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from minidock.store.imagedb import Image
+
+WORDS = (
+    "cgroup_parent", "cgroupns", "device_cgroup_rule", "isolation", "runtime", "volume_driver", "storage_opt", "gpus",
+    "link",
+)  # fmt: skip
+
+
+def host_options(words: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields for what was asked.
+
+    Shape:  words: those of WORDS that are given, texts or lists of texts
+    Raises: UsageError, in docker's words where it refuses the same
+    """
+    fields: dict[str, Any] = {}
+    if parent := words.get("cgroup_parent"):
+        fields["CgroupParent"] = _parent(parent)
+    if mode := words.get("cgroupns"):
+        fields["CgroupnsMode"] = _cgroup_namespace(mode)
+    if rules := words.get("device_cgroup_rule"):
+        from minidock.runtime.devices import device_rule
+
+        for rule in rules:
+            device_rule(rule)
+        fields["DeviceCgroupRules"] = list(rules)
+    if isolation := words.get("isolation"):
+        if isolation.lower() != "default":
+            raise UsageError(f"Invalid isolation: \"{isolation}\" - linux only supports 'default'")
+        fields["Isolation"] = isolation
+    if (runtime := words.get("runtime")) and runtime != "runc":
+        raise UsageError(f"Unknown runtime specified {runtime}")
+    if driver := words.get("volume_driver"):
+        from minidock.formats.mountspec import check_volume_driver
+
+        check_volume_driver(driver)
+        fields["VolumeDriver"] = driver
+    if words.get("storage_opt"):
+        raise UsageError("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
+    if words.get("gpus"):
+        raise UsageError('could not select device driver "" with capabilities: [[gpu]]')
+    if words.get("link"):
+        raise UsageError("--link is a legacy option that is not there", hint="names are found on a common network")
+    return fields
+
+
+def _parent(text: str) -> str:
+    words = text.split("/")
+    if ".." in words or "." in words or "\0" in text:
+        raise UsageError(f"invalid cgroup parent {text!r}: a plain path is expected")
+    return text
+
+
+def _cgroup_namespace(mode: str) -> str:
+    if mode == "host":
+        raise UsageError(
+            "--cgroupns host is not there: every container has a cgroup namespace of its own",
+            hint="--cgroupns private is what it gets",
+        )
+    if mode != "private":
+        raise UsageError("--cgroupns: invalid CGROUP mode")
+    return mode
+
+
+def check_platform(image: Image, text: str) -> None:
+    """Raise UsageError unless the image is of this platform."""
+    from minidock.formats.platform import Platform, parse_platform
+
+    document = image.config.document
+    own = Platform(
+        str(document.get("os") or "linux"), str(document.get("architecture") or ""), str(document.get("variant") or "")
+    )
+    if parse_platform(text).rank(own) is None:
+        raise UsageError(
+            f"image with reference was found but does not match the specified platform: wanted {text}, actual: {own}",
+            hint="minidock pull-tar loads another",
+        )
