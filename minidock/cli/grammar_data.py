@@ -8,6 +8,17 @@ if TYPE_CHECKING:
 
 GLOBAL: Options = ((("--root",), "root", "text", None), (("--explain",), "explain", "flag", False))
 COMMANDS: dict[str, Spec] = {
+    "adopt": (
+        "adopt",
+        (),
+        False,
+        (
+            (("--image",), "image", "text", None),
+            (("--name",), "name", "text", None),
+            (("--json",), "json", "flag", False),
+        ),
+        (("directory", 1, False), ("command", 0, True)),
+    ),
     "attach": (
         "attach",
         (),
@@ -320,6 +331,13 @@ COMMANDS: dict[str, Spec] = {
         ),
         (("container", 1, False),),
     ),
+    "mount": (
+        "mount",
+        (),
+        True,
+        ((("--json",), "json", "flag", False), (("--explain",), "explain", "flag", False)),
+        (("name", 0, False), ("directory", 0, False)),
+    ),
     "pause": ("pause", (), True, ((("--explain",), "explain", "flag", False),), (("containers", 1, True),)),
     "port": ("port", (), True, (), (("container", 1, False), ("private_port", 0, False))),
     "ps": (
@@ -530,6 +548,7 @@ COMMANDS: dict[str, Spec] = {
         (("name", 0, False),),
     ),
     "top": ("top", (), False, (), (("container", 1, False), ("options", 0, True))),
+    "umount": ("umount", (), True, (), (("directories", 1, True),)),
     "undo": (
         "undo",
         (),

@@ -418,7 +418,7 @@ def export(
     ] = None,
     explain: Explain = False,
 ) -> None:
-    """Write a container's whole file system into a tar."""
+    """Write a container's or an image's whole file system into a tar."""
 
 
 @declare("inspect", (container, "inspect"), type="container")

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from minidock.cli.groups import app, declare, image, system
-from minidock.cli.tree_images import Json
+from minidock.cli.tree_images import Explain, Json
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", show_default=False, help="Show only what is wrong")]
 
@@ -63,3 +63,34 @@ def gc(
     json: Json = False,
 ) -> None:
     """Find what nothing in the data root refers to; --apply moves it to a trash that undo restores."""
+
+
+@declare("mount", (app, "mount"))
+def mount(
+    name: Annotated[str | None, typer.Argument(metavar="[IMAGE|CONTAINER|LAYER]", show_default=False)] = None,
+    directory: Annotated[str | None, typer.Argument(metavar="[DIR]", show_default=False)] = None,
+    json: Json = False,
+    explain: Explain = False,
+) -> None:
+    """Mount a read-only view of an image, a container or a layer, or list what is mounted."""
+
+
+@declare("umount", (app, "umount"))
+def umount(
+    directories: Annotated[list[str], typer.Argument(metavar="DIR [DIR...]", show_default=False)],
+) -> None:
+    """Take views away that `mount` made."""
+
+
+@declare("adopt", (app, "adopt"), interspersed=False)
+def adopt(
+    directory: Annotated[str, typer.Argument(metavar="DIR", show_default=False)],
+    command: Annotated[list[str] | None, typer.Argument(metavar="[COMMAND] [ARG...]", show_default=False)] = None,
+    image: Annotated[
+        str | None,
+        typer.Option("--image", metavar="IMAGE", help="What lies below, where the directory no longer tells"),
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Name of the container")] = None,
+    json: Json = False,
+) -> None:
+    """Make a container of what a lost one had written: an orphaned directory of overlay2/."""

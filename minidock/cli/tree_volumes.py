@@ -105,7 +105,7 @@ def cp(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", show_default=False, help="Nothing is shown anyway")] = False,
     explain: Explain = False,
 ) -> None:
-    """Copy between a container and the host; '-' is a tar on standard input or output."""
+    """Copy between a container and the host, or out of an image; '-' is a tar on standard input or output."""
 
 
 @declare("system_df", (system, "df"))

@@ -148,9 +148,13 @@ def sync_directory(path: str) -> None:
         os.close(handle)
 
 
-def _unescape(field: str) -> str:
+def unescape(field: str) -> str:
+    """A path as mountinfo spells it, with its octal escapes undone."""
+    if "\\" not in field:
+        return field
     parts = field.split("\\")
-    return parts[0] + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts[1:])
+    text = parts[0] + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts[1:])
+    return os.fsdecode(text.encode("latin-1", "surrogateescape"))
 
 
 def mounts_below(path: str) -> list[str]:
@@ -161,9 +165,7 @@ def mounts_below(path: str) -> list[str]:
     table = os.fsdecode(read_table("/proc/self/mountinfo"))
     points = []
     for line in table.splitlines():
-        point = line.split(" ", 5)[4]
-        if "\\" in point:
-            point = os.fsdecode(_unescape(point).encode("latin-1", "surrogateescape"))
+        point = unescape(line.split(" ", 5)[4])
         if point == path or point.startswith(path + "/"):
             points.append(point)
     return points

@@ -85,6 +85,27 @@ def cp_from(
     work_in_root(source, act)
 
 
+def cp_from_image(
+    root: DataRoot, image: str, path: str, target: str | int, *, follow: bool = False, archive: bool = False
+) -> None:
+    """Copy out of an image, whose data root may be opened for reading only; otherwise as cp_from.
+
+    Raises: NoSuchImage, NotFound, StoreCorrupt, SyscallError
+    """
+    from minidock.verbs.imagetree import open_image
+
+    handle = open_image(root, image)
+    tree = _Tree(handle, image)
+    try:
+        if isinstance(target, int):
+            _write_tar(tree, _absolute(path), target, follow=follow, owners=None)
+        else:
+            copy = _Copy(tree, _absolute(path), follow=follow, owners=None)
+            copy.into(_Tree(), os.fsencode(target), keeps_owner=archive)
+    finally:
+        os.close(handle)
+
+
 def cp_to(root: DataRoot, source: str | int, container: str, path: str, *, follow: bool = False) -> None:
     """Copy into a container.
 

@@ -61,6 +61,25 @@ def export(root: DataRoot, container: str, output: str | int, *, engine: str = "
     return ExportedTree(written.entries, stream.written_bytes, written.warnings)
 
 
+def export_image(root: DataRoot, image: str, output: str | int, *, engine: str = "") -> ExportedTree:
+    """Write what an image's layers make together, whose data root may be opened for reading only; else as export.
+
+    Raises: NoSuchImage, InvalidReference, StoreCorrupt for a damaged stack of layers, SyscallError
+    """
+    from minidock.verbs.imagetree import open_image
+
+    dialect = Dialect(engine)
+    tree = open_image(root, image)
+    try:
+        with OutputFile(output, "export image") as file:
+            root.tell("write", f"{file.what}: the tree of image {image}")
+            stream = TarOutput(file.fd, file.what)
+            written = write_tree(tree, stream, dialect=dialect.tar)
+    finally:
+        os.close(tree)
+    return ExportedTree(written.entries, stream.written_bytes, written.warnings)
+
+
 def _open_tree(root: DataRoot, source: Container) -> tuple[int, UserMap | None]:
     """The tree, and the map of its owners where they are those of a user namespace."""
     if source.is_running():

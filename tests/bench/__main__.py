@@ -1,6 +1,6 @@
 """`python -m tests.bench [--quick] [--rounds N] [NAME…]`: print the table; no time is asserted.
 
-NAME chooses the groups (load, disk, run, list, commit, save, memory); --quick measures one round of each.
+NAME chooses the groups (load, disk, run, list, commit, save, verify, memory); --quick measures one round of each.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ GROUPS = {
     "save": cases.save_cases,
     "load": cases.load_cases,
     "disk": cases.disk_cases,
+    "verify": cases.verify_cases,
 }
 MEMORY_LIMIT_BYTES = 64 << 20
 

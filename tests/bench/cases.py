@@ -257,3 +257,28 @@ def _tar_to_openssl(hall: Hall) -> Measure:
 def _busybox(hall: Hall) -> Path:
     spec = builders.ImageSpec([builders.busybox_layer()], tags=["busybox:bench"])
     return builders.docker_archive(hall.scratch / "busybox.tar", spec)
+
+
+def verify_cases(hall: Hall) -> Iterator[Case]:
+    """verify against reading the same directories with tar and hashing what comes out, one layer after the other."""
+    images: list[tuple[str, Callable[[], Path], str]] = [
+        ("163 MB", real_images.minbase, "minbase:1"),
+        ("ten layers", real_images.ten_layers, "ten:10"),
+        ("100,000 files", real_images.many_files, "many:1"),
+        ("1 GB file", real_images.big_file, "big:1"),
+    ]
+    for name, make, reference in images:
+        engine = Minidock(hall.fresh("verify"))
+        timed(*engine.load(hall.copy(make())))
+        contenders = {"minidock": _verify(engine, reference), "tar, then openssl": _tar_of_layers(engine)}
+        yield Case(f"verify {name}", contenders, {"tar, then openssl": 2.0}, 5)
+        engine.close()
+
+
+def _verify(engine: Minidock, reference: str) -> Measure:
+    return lambda _: engine.run("verify", reference)
+
+
+def _tar_of_layers(engine: Minidock) -> Measure:
+    script = 'for layer in "$1"/overlay2/*/diff; do tar -C "$layer" -cf - . | openssl sha256; done'
+    return lambda _: timed("sh", "-c", script, "sh", engine.root)

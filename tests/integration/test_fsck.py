@@ -288,10 +288,13 @@ def test_the_commands_of_the_page(bad: BadRoot, scratch: Path) -> None:
     shim.chmod(0o755)
     environment = {**os.environ, "PATH": f"{scratch}:{os.environ['PATH']}", "MINIDOCK_ROOT": str(bad.path)}
     blocks = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    assert blocks
+    assert len(blocks) == 3
+    (scratch / "view").mkdir()
     for block in blocks:
         for line in block.splitlines():
             done = builders.run_command("sh", "-c", line, check=False, cwd=scratch, env=environment)
             assert done.stderr == "", line
             assert done.returncode in ({0: 0} if "undo" in line else {0: 0, 1: 0, 4: 0}), line
-    assert fsck(str(bad.path)).exit_status == 4
+        # A repair's undo gives the damage back, and what comes next needs a whole image.
+        repair(bad.path)
+    assert fsck(str(bad.path)).exit_status in (0, 2)

@@ -1,0 +1,129 @@
+"""mount: an image, a container or a layer as a directory of the host, read-only and without a process."""
+
+from __future__ import annotations
+
+import os
+
+from minidock.errors import (
+    InvalidReference,
+    NoSuchContainer,
+    NoSuchImage,
+    NoSuchLayer,
+    NotFound,
+    SyscallError,
+    UsageError,
+)
+from minidock.ids import ChainID
+from minidock.linux.process import pidfd_open
+from minidock.runtime import view
+from minidock.store import views as mounted
+from minidock.store.overlay2 import check_rw, read_link
+from minidock.store.views import View
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minidock.store.containers import Container
+    from minidock.store.root import DataRoot
+
+
+def mount(root: DataRoot, name: str, directory: str = "") -> View:
+    """Mount a read-only view.
+
+    Shape:   name: a container, an image, or a layer by its chain ID or its directory's name, or the beginning of one;
+             directory: where, "" for one made below /run/minidock; the data root may be opened for reading only
+    Returns: the View; umount takes it away, as does the removal of its container
+    Raises:  NotFound, StoreCorrupt for a damaged stack, UsageError for what is no directory, SyscallError
+    """
+    target = ""
+    if directory:
+        target = os.path.realpath(directory)
+        if not os.path.isdir(target):
+            raise UsageError(f"{directory} is not a directory")
+    kind, identity, layers, container = _find(root, name)
+    if not target:
+        own = f"{identity.removeprefix('sha256:')[:12]}-{os.urandom(3).hex()}"
+        target = view.make_run_directory(f"{mounted.VIEWS}/{own}")
+    try:
+        if container is None or not _mount_running(container, target):
+            view.mount_layers(root.overlay_path, layers, kind, identity, target, trace=root.trace)
+    except BaseException:
+        if not directory:
+            os.rmdir(target)
+        raise
+    return View(kind, identity, target)
+
+
+def _find(root: DataRoot, name: str) -> tuple[str, str, list[str], Container | None]:
+    """Kind, ID and lowers of what a name names, topmost first; and the container, if it runs."""
+    try:
+        container = root.containers.get(name)
+    except NoSuchContainer:
+        pass
+    else:
+        if container.is_running():
+            return "container", container.id, [], container
+        layer = container.layer
+        check_rw(root, layer)
+        own = f"l/{read_link(root.overlay_path, layer.mount_id)}"
+        return "container", container.id, [own, *layer.lowers], None
+    try:
+        image = root.images.resolve(name)
+    except (NoSuchImage, InvalidReference):
+        chain_id = _find_layer(root, name)
+        return "layer", chain_id, [f"l/{link}" for link in root.layers.links(chain_id)], None
+    if image.chain_id is None:
+        raise UsageError(f"image {name} has no layers")
+    return "image", image.image_id, [f"l/{link}" for link in root.layers.links(image.chain_id)], None
+
+
+def _find_layer(root: DataRoot, name: str) -> ChainID:
+    digits = name.removeprefix("sha256:")
+    chain_ids = root.layers.all()
+    found = [chain_id for chain_id in chain_ids if digits and chain_id.hex.startswith(digits)]
+    if not found and len(digits) >= 12:
+        for chain_id in chain_ids:
+            try:
+                if root.layers.get(chain_id).cache_id.startswith(digits):
+                    found.append(chain_id)
+            except NotFound:
+                continue
+    if len(found) != 1:
+        hint = f"{len(found)} layers begin so" if found else ""
+        raise NoSuchLayer(f"no such image, container or layer: {name}", hint=hint)
+    return found[0]
+
+
+def _mount_running(container: Container, target: str) -> bool:
+    """Mount what a running container sees; False when it has just ended."""
+    try:
+        pidfd = pidfd_open(container.state.pid)
+    except SyscallError:
+        return False
+    try:
+        if not container.is_running():
+            return False
+        view.mount_running(pidfd, target)
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def views(root: DataRoot) -> list[View]:
+    """The views that are mounted now, of this root's containers and of all images and layers."""
+    mount_ids: dict[str, str] = {}
+    for container_id in root.containers.ids():
+        try:
+            mount_ids[root.containers.get(container_id).mount_id] = container_id
+        except (NotFound, OSError):
+            continue
+    return mounted.views(mount_ids)
+
+
+def umount(root: DataRoot, directory: str) -> View:
+    """Take a view away; raises NotFound when there is none at this directory, SyscallError(EBUSY) when it is in use."""
+    target = os.path.realpath(directory)
+    found = [one for one in views(root) if one.target == target]
+    if not found:
+        raise NotFound(f"no view is mounted at {directory}", hint="minidock mount lists them")
+    mounted.unmount_view(found[-1])
+    return found[-1]
