@@ -436,13 +436,6 @@ class ContainerStore:
         Raises: Conflict when something is still mounted below its directories
         """
         root = self.root
-        from minidock.store.views import unmount_views_of
-
-        try:
-            unmount_views_of(container.id, container.mount_id)
-        except (StoreCorrupt, NoSuchContainer):
-            # What is mounted of it then, nothing tells.
-            pass
         # In this order, the content is deleted when the lock is free again.
         with root.stage() as stage, root.lock():
             overlay2.remove_rw(root, stage, container.id)

@@ -347,6 +347,11 @@ def remove_rw(root: DataRoot, stage: Stage, container_id: ContainerID) -> None:
         return
     except FormatError as error:
         raise _corrupt(record, error) from None
+    table = read_small("/proc/self/mountinfo", 1 << 20)
+    if container_id.encode() in table or mount_id.encode() in table:
+        from minidock.store.views import unmount_views_of
+
+        unmount_views_of(container_id, mount_id)
     for point in mounts_below(root.overlay_path):
         if point.startswith(f"{root.overlay_path}/{mount_id}"):
             refuse_mounted(point)
