@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
+    from minidock.runtime.apparmor import Place
+
 _TIOCSCTTY, _TIOCSPGRP = 0x540E, 0x5410
 _S_IFIFO, _S_IFMT, _S_IFDIR = 0o010000, 0o170000, 0o040000
 _EXEC_MESSAGES = {errno.ENOEXEC: "exec format error", errno.ENOENT: "no such file or directory"}
@@ -87,10 +89,11 @@ class Payload:
 class Channels:
     """The child's ends: three standard descriptors, error pipe, a pipe that ends with the parent, trampoline.
 
-    Shape: joins: the trampoline clones into another pid namespace, and the clone is the process
+    Shape: joins: the trampoline clones into another pid namespace, and the clone is the process; place: where the
+           trampoline finds what it needs to take an AppArmor profile on, None for no profile
     """
 
-    __slots__ = ("error_fd", "joins", "parent_fd", "standard", "trampoline_fd")
+    __slots__ = ("error_fd", "joins", "parent_fd", "place", "standard", "trampoline_fd")
 
     def __init__(
         self,
@@ -100,8 +103,10 @@ class Channels:
         trampoline_fd: int | None,
         *,
         joins: bool = False,
+        place: Place | None = None,
     ) -> None:
         self.joins = joins
+        self.place = place
         self.standard = standard
         self.trampoline_fd = trampoline_fd
         self.error_fd = error_fd
@@ -158,10 +163,12 @@ def settle(payload: Payload, user: User, channels: Channels, root_fd: int, conso
     _default_signals()
     os.umask(0o022)
     close_on_exec_from(3)
+    if channels.place is not None:
+        channels.place.fill(root_fd)
     if payload.seccomp_filter is not None:
         _confine(payload.seccomp_filter, held, kept)
     if payload.init:
-        _become_init(payload, has_terminal=console_fd >= 0)
+        _become_init(payload, channels.place, has_terminal=console_fd >= 0)
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     try:
         if channels.trampoline_fd is not None:
@@ -175,6 +182,8 @@ def settle(payload: Payload, user: User, channels: Channels, root_fd: int, conso
                 if error.errno != errno.ENOENT or not channels.joins:
                     raise
             _enter_as_we_are(channels, program, payload.argv, environment, has_terminal=console_fd >= 0)
+        if channels.place is not None:
+            channels.place.take_on()
         exec_program(program, payload.argv, environment)
     except SyscallError as error:
         raise exec_error(program, error.errno or 0) from None
@@ -201,6 +210,8 @@ def _enter_as_we_are(
     if has_terminal:
         fcntl.ioctl(0, _TIOCSCTTY, 0)
     try:
+        if channels.place is not None:
+            channels.place.take_on()
         exec_program(program, argv, environment)
     except SyscallError as error:
         os.write(channels.error_fd, (-(error.errno or 1)).to_bytes(8, "little", signed=True))
@@ -347,7 +358,7 @@ def _program_fault(path: bytes) -> int:
     return 0 if mode & _S_IFMT != _S_IFDIR and mode & 0o111 else errno.EACCES
 
 
-def _become_init(payload: Payload, *, has_terminal: bool) -> None:
+def _become_init(payload: Payload, place: Place | None, *, has_terminal: bool) -> None:
     """Fork: the child goes on to exec, this process stays as PID 1 and never returns.
 
     It passes signals to the command, reaps every orphan and ends with the command's status. It stays this
@@ -361,6 +372,8 @@ def _become_init(payload: Payload, *, has_terminal: bool) -> None:
             # the command's group in the foreground, while SIGTTOU is still blocked
             fcntl.ioctl(0, _TIOCSPGRP, os.getpid().to_bytes(4, "little"))
         return
+    if place is not None:
+        place.take_on_now()
     # the error pipe among them: its end is what tells the parent that the command runs
     close_from(3)
     if os.getuid():

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import NoReturn
 
+    from minidock.runtime.apparmor import Place
+
 _MSG_CMSG_CLOEXEC = 0x40000000
+# What the trampoline adds to the errno of what it does before execve. Source: runtime.apparmor
+_FAILED = 0x10000
 # What tell_pid writes: a letter and a number.
 _NEXT_BYTES = 9
 
@@ -74,16 +78,19 @@ class Exchange:
         "life_read",
         "life_write",
         "next_pid",
+        "place",
         "trampoline",
     )
 
-    def __init__(self, tty: bool, *, joins: bool = False, hands_over: bool = False) -> None:
+    def __init__(self, tty: bool, *, joins: bool = False, hands_over: bool = False, place: Place | None = None) -> None:
+        self.place = place
         self.hands_over = hands_over
         self.next_pid = 0
         self._early = b""
         self.error_read, self.error_write = _high_pipe()
         self.life_read, self.life_write = _high_pipe()
-        self.trampoline = make_trampoline(self.error_write, life_fd=self.life_read if joins else None, tty=tty)
+        life_fd = self.life_read if joins else None
+        self.trampoline = make_trampoline(self.error_write, life_fd=life_fd, tty=tty, place=place)
         self.joins = joins and self.trampoline is not None
         self.clone_pid = 0
         self.console_parent = self.console_child = -1
@@ -106,6 +113,8 @@ class Exchange:
                 os.close(handle)
         if self.trampoline is not None:
             os.close(self.trampoline)
+        if self.place is not None:
+            os.close(self.place.fd)
 
     def close_rest(self) -> None:
         """In the parent, after the outcome is known."""
@@ -148,6 +157,10 @@ class Exchange:
             ]
             self.clone_pid = next((result for result in results if result > 0), 0)
             failed = next((result for result in results if result < 0), 0)
+            if self.place is not None and failed < -_FAILED:
+                from minidock.runtime.apparmor import failed as apparmor_failed
+
+                return apparmor_failed(-failed - _FAILED)
             if failed:
                 return exec_error(program, -failed)
             if self.joins and not self.clone_pid:

@@ -85,13 +85,19 @@ def exec_process(
     if trace:
         trace("clone", f"nsenter --target {pid} --mount --uts --ipc --net --cgroup --pid")
         trace("exec", " ".join(spec.argv))
-    exchange = Exchange(spec.tty, joins=True)
+    place = None
+    if spec.apparmor:
+        from minidock.runtime.apparmor import Place
+
+        place = Place(spec.apparmor)
+    exchange = Exchange(spec.tty, joins=True, place=place)
     channels = Channels(
         (stdin_fd, stdout_fd, stderr_fd),
         exchange.error_write,
         exchange.life_read,
         exchange.trampoline,
         joins=exchange.joins,
+        place=place,
     )
     later = CLONE_NEWPID if exchange.joins else 0
     user_map = None

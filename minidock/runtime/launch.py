@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
+    from minidock.runtime.apparmor import Place
     from minidock.runtime.joined import Joined
     from minidock.runtime.remapped import Remapped
     from minidock.trace import Trace
@@ -93,9 +94,14 @@ def _launch(
 
             trace_start(trace, spec, plan, mask)
         pid_space = joined.pidfd_of(CLONE_NEWPID) if joined is not None else -1
-        exchange = Exchange(spec.tty, joins=pid_space >= 0, hands_over=remapped is not None)
+        exchange = Exchange(spec.tty, joins=pid_space >= 0, hands_over=remapped is not None, place=_place(spec))
         channels = Channels(
-            standard, exchange.error_write, exchange.life_read, exchange.trampoline, joins=exchange.joins
+            standard,
+            exchange.error_write,
+            exchange.life_read,
+            exchange.trampoline,
+            joins=exchange.joins,
+            place=exchange.place,
         )
         setup = Setup(exchange.send_console, exchange.tell_pid, standard)
         setup.parent_fd = exchange.life_read
@@ -130,6 +136,14 @@ def _launch(
         _remove_quietly(group)
         raise
     return Launched(pid, pidfd, console, group)
+
+
+def _place(spec: ContainerSpec) -> Place | None:
+    if not spec.apparmor:
+        return None
+    from minidock.runtime.apparmor import Place
+
+    return Place(spec.apparmor)
 
 
 def _forget_merged(plan: Sequence[Operation]) -> None:

@@ -36,6 +36,7 @@ _ISOLATION_FIELDS = (
 )
 # How many containers may share a network through one another.
 _MAX_SHARED = 64
+_APPARMOR = "/sys/module/apparmor"
 _OWN_IPC = (None, "", "private", "shareable")
 
 
@@ -126,18 +127,45 @@ def _isolation(host: dict[str, Any], name: str, containers: ContainerStore | Non
 def _confinement(container: Container) -> dict[str, Any]:
     """What SecurityOpt, Privileged and the capabilities come to; of the container itself also for an exec in it."""
     config = container.config
-    no_new_privileges, profile = False, ""
+    no_new_privileges, profile, apparmor = False, "", ""
     if options := config.host_texts("SecurityOpt"):
         from minidock.runtime.securityopt import parse_security_options
 
         security = parse_security_options(options)
-        no_new_privileges, profile = security.no_new_privileges, security.seccomp
+        no_new_privileges, profile, apparmor = security.no_new_privileges, security.seccomp, security.apparmor
     privileged = config.host_flag("Privileged")
     mask, _ = container_set(config.host_texts("CapAdd"), config.host_texts("CapDrop"), privileged=privileged)
     return {
+        "apparmor": _apparmor(apparmor, privileged=privileged),
         "no_new_privileges": no_new_privileges,
         "seccomp_filter": filter_program(container.root.path, profile, mask, privileged=privileged),
     }
+
+
+def _apparmor(asked: str, *, privileged: bool) -> str:
+    """The profile to take on; a host without AppArmor loads nothing for it."""
+    if not os.path.exists(_APPARMOR):
+        return ""
+    from minidock.runtime.apparmor import chosen_profile
+
+    return chosen_profile(asked, privileged=privileged)
+
+
+def confinement_warning(container: Container) -> str:
+    """What is not as it would be with docker on this host; empty for nothing."""
+    if not os.path.exists(_APPARMOR):
+        return ""
+    from minidock.runtime.apparmor import missing_default
+    from minidock.runtime.securityopt import parse_security_options
+
+    config = container.config
+    asked = parse_security_options(config.host_texts("SecurityOpt")).apparmor
+    return missing_default(asked, privileged=config.host_flag("Privileged"))
+
+
+def apparmor_profile(container: Container) -> str:
+    """The profile that a container's processes are under; empty for none."""
+    return str(_confinement(container)["apparmor"])
 
 
 def not_applied(container: Container) -> list[str]:

@@ -63,12 +63,13 @@ class ContainerSpec:
     Shape:  lowers: the rw layer's `lower` file, `l/XXX` topmost first; mount_id: the rw layer's directory below
             overlay_path; etc_files: path in the container -> file on the host; env: image's and caller's entries,
             PATH, HOSTNAME, TERM and HOME are added as docker does; network: "none", "host" or another word;
-            places: those on its networks, None for "none" and "host"; limits: fields of hostconfig.json, see
-            runtime.limits
+            places: those on its networks, None for "none" and "host"; apparmor: a profile's name, empty for none;
+            limits: fields of hostconfig.json, see runtime.limits
     Units:  shm_size_bytes
     """
 
     __slots__ = (
+        "apparmor",
         "argv",
         "binds",
         "cap_add",
@@ -125,6 +126,7 @@ class ContainerSpec:
         cgroup_parent: str = "",
         no_new_privileges: bool = False,
         seccomp_filter: bytes = b"",
+        apparmor: str = "",
         isolation: Isolation | None = None,
         limits: Mapping[str, Any] | None = None,
     ) -> None:
@@ -153,6 +155,7 @@ class ContainerSpec:
         self.cgroup_parent = cgroup_parent
         self.no_new_privileges = no_new_privileges
         self.seccomp_filter = seccomp_filter
+        self.apparmor = apparmor
         self.isolation = isolation
         self.places: Places | None = None
 
@@ -164,6 +167,7 @@ class ExecSpec:
     """
 
     __slots__ = (
+        "apparmor",
         "argv",
         "cap_add",
         "cap_drop",
@@ -195,6 +199,7 @@ class ExecSpec:
         cap_drop: Sequence[str] = (),
         no_new_privileges: bool = False,
         seccomp_filter: bytes = b"",
+        apparmor: str = "",
         isolation: Isolation | None = None,
         is_remapped: bool = False,
     ) -> None:
@@ -211,6 +216,7 @@ class ExecSpec:
         self.cap_drop = list(cap_drop)
         self.no_new_privileges = no_new_privileges
         self.seccomp_filter = seccomp_filter
+        self.apparmor = apparmor
         self.isolation = isolation
 
 

@@ -25,6 +25,10 @@ import os
 from minidock.errors import SyscallError
 from minidock.linux.libc import MACHINE, syscall
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from minidock.runtime.apparmor import Place
+
 _MFD_CLOEXEC, _MFD_ALLOW_SEALING, _MFD_EXEC = 1, 2, 0x10
 _SEALS = 0x1 | 0x2 | 0x4 | 0x8  # F_SEAL_SEAL, SHRINK, GROW, WRITE
 _F_ADD_SEALS = 1033
@@ -32,6 +36,8 @@ _EINVAL = 22
 
 _BASE = 0x400000
 _HEADERS_BYTES = 64 + 56
+# The instructions in front of those that differ: fcntl, test, jump.
+_BEFORE_WORK_BYTES = 30
 
 
 def _enter(error_fd: int, life_fd: int, *, tty: bool) -> bytes:
@@ -70,9 +76,13 @@ def _enter(error_fd: int, life_fd: int, *, tty: bool) -> bytes:
     )
 
 
-def _code(error_fd: int, enter: bytes = b"") -> bytes:
+def _code(error_fd: int, enter: bytes = b"", place: Place | None = None) -> bytes:
     """The program for x86-64; registers rdi, rsi, rdx are a system call's arguments, rax its number and result."""
     number = error_fd.to_bytes(4, "little")
+    if place is not None:
+        from minidock.runtime import apparmor
+
+        enter += apparmor.code(place, error_fd, _BASE + _HEADERS_BYTES + _BEFORE_WORK_BYTES + len(enter))
     work = enter + b"".join(
         (
             b"\x58",  # pop rax: argc
@@ -119,11 +129,13 @@ def _elf(code: bytes) -> bytes:
     return header + segment + code
 
 
-def make_trampoline(error_fd: int, *, life_fd: int | None = None, tty: bool = False) -> int | None:
+def make_trampoline(
+    error_fd: int, *, life_fd: int | None = None, tty: bool = False, place: Place | None = None
+) -> int | None:
     """A sealed memfd with the program, which reports to error_fd.
 
     Shape:   life_fd: for a process that joins, a non-blocking pipe that ends with the parent; tty: the clone takes
-             its standard input as its terminal
+             its standard input as its terminal; place: of an AppArmor profile to take on with the image's program
 
     Returns: a close-on-exec descriptor; None on a machine that the program is not written for, or where the
              kernel does not let a memfd be executed: then the child executes the image's program itself
@@ -138,6 +150,7 @@ def make_trampoline(error_fd: int, *, life_fd: int | None = None, tty: bool = Fa
         if error.errno != _EINVAL:
             return None
         handle = syscall("memfd_create", name, flags)
-    os.write(handle, _elf(_code(error_fd, b"" if life_fd is None else _enter(error_fd, life_fd, tty=tty))))
+    enter = b"" if life_fd is None else _enter(error_fd, life_fd, tty=tty)
+    os.write(handle, _elf(_code(error_fd, enter, place)))
     fcntl.fcntl(handle, _F_ADD_SEALS, _SEALS)
     return handle

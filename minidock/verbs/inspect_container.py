@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from minidock.errors import MinidockError
 from minidock.formats.containerconfig import endpoint_document, time_text
 
@@ -52,7 +54,7 @@ def inspect_container(root: DataRoot, name: str) -> dict[str, Any]:
         "Platform": document.get("OS", "linux"),
         "MountLabel": document.get("MountLabel", ""),
         "ProcessLabel": document.get("ProcessLabel", ""),
-        "AppArmorProfile": document.get("AppArmorProfile", ""),
+        "AppArmorProfile": _apparmor_profile(container) if started else document.get("AppArmorProfile", ""),
         "ExecIDs": None,
         "HostConfig": {**container.host_config, "AutoRemove": container.state.auto_remove},
         "GraphDriver": _graph_driver(root, container),
@@ -89,6 +91,16 @@ def _state(container: Container) -> dict[str, Any]:
         if health is not None:
             document["Health"] = health
     return document
+
+
+def _apparmor_profile(container: Container) -> str:
+    """The profile as an engine records it at the first start: on a host without AppArmor, only what was asked for."""
+    recorded = container.document.get("AppArmorProfile", "")
+    if recorded or not os.path.exists("/sys/module/apparmor"):
+        return str(recorded)
+    from minidock.runtime.prepare import apparmor_profile
+
+    return apparmor_profile(container)
 
 
 def _graph_driver(root: DataRoot, container: Container) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from minidock.errors import UsageError
 from minidock.formats.gojson import encode_json
 from minidock.linux.capabilities import DEFAULT, NAMES
 from minidock.linux.libc import MACHINE
-from minidock.runtime import seccomp, securityopt
+from minidock.runtime import seccomp
 from minidock.runtime.seccomp_profile import ALLOWED, WITH_CAPABILITY, compile_default, compile_profile, default_rules
 from minidock.runtime.securityopt import parse_security_options, read_security_options
 
@@ -210,13 +210,3 @@ def test_security_options(scratch: Path) -> None:
     for word in ("bogus", "bogus=1", "no-new-privileges=perhaps", "seccomp=/nonex"):
         with pytest.raises(UsageError):
             read_security_options([word])
-
-
-def test_an_apparmor_profile_is_never_left_out_in_silence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    enabled = tmp_path / "enabled"
-    monkeypatch.setattr(securityopt, "APPARMOR_ENABLED", str(enabled))
-    assert parse_security_options(["apparmor=mine"]).apparmor == "mine"
-    enabled.write_text("Y\n")
-    with pytest.raises(UsageError, match="AppArmor profile 'mine' cannot be applied"):
-        parse_security_options(["apparmor=mine"])
-    assert parse_security_options(["apparmor=unconfined"]).apparmor == "unconfined"
