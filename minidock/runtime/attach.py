@@ -9,12 +9,14 @@ import _signal  # type: ignore[import-not-found]
 import os
 import select
 
-from minidock.errors import CommandError, MinidockError, SyscallError
+from minidock.errors import CommandError, Conflict, MinidockError, SyscallError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Any
+
+    from minidock.store.containers import Container
 
 _CHUNK_BYTES = 64 << 10
 _IN = select.POLLIN | select.POLLHUP | select.POLLERR
@@ -323,6 +325,14 @@ def open_process(pid: int, start_time: int) -> int:
         os.close(pidfd)
         return -1
     return pidfd
+
+
+def refuse_foreign(container: Container) -> None:
+    """Raise Conflict for a running container that only another pid namespace can reach."""
+    if container.state.is_foreign() and (container.is_running() or container.state.is_restarting()):
+        raise Conflict(
+            f"container {container.name} is run from another pid namespace", hint="use minidock where it was started"
+        )
 
 
 def wait_process(pidfd: int, timeout_s: float | None = None) -> bool:

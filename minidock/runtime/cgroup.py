@@ -231,7 +231,8 @@ class Cgroup:
         """The processes inside, of the hierarchy that knows most."""
         for _, path in self.paths:
             try:
-                found = [int(word) for word in _read(path + "/cgroup.procs").split()]
+                # 0 stands for a process that this pid namespace does not have, and to kill(2) for all of ours
+                found = [int(word) for word in _read(path + "/cgroup.procs").split() if word != "0"]
             except OSError:
                 continue
             if found:

@@ -10,8 +10,8 @@ from minidock.runtime.logs import LogFile, StreamLog
 from minidock.runtime.monitor import Job
 from minidock.runtime.settle import remove_with_volumes
 from minidock.store.containers import EXIT_FILE
-from minidock.store.containerstate import KEEP, ContainerState
-from minidock.store.transaction import boot_id, start_time, write_new
+from minidock.store.containerstate import KEEP, ContainerState, hold_life
+from minidock.store.transaction import boot_id, pid_namespace, start_time, write_new
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ class ContainerJob(Job):
         "container",
         "engine_fd",
         "exit_fd",
+        "life_fd",
         "lock",
         "log",
         "request_path",
@@ -51,7 +52,7 @@ class ContainerJob(Job):
         self.spec = spec
         self.auto_remove = container.state.auto_remove
         self.state = container.state
-        self.exit_fd = -1
+        self.exit_fd = self.life_fd = -1
         self.request_path = container.path
         self.log: LogFile | None = None
         self.restarts: Restarts | None = None
@@ -66,6 +67,8 @@ class ContainerJob(Job):
         from minidock.runtime.launch import launch
 
         root = self.container.root
+        if self.life_fd < 0:
+            self.life_fd = hold_life(self.container.path)
         if self.log is None:
             self.log = open_log(self.container)
         return launch(self.spec, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, trace=root.trace)
@@ -86,6 +89,7 @@ class ContainerJob(Job):
             monitor_start_time=start_time(pid) or 0,
             boot_id=boot_id(),
             auto_remove=self.auto_remove,
+            pid_namespace=pid_namespace(),
         )
         if self.auto_remove:
             self._make_exit_file()
@@ -154,7 +158,10 @@ class ContainerJob(Job):
                     self.container.forget_asked_end()
         except (MinidockError, OSError):
             # The next command that looks at this container finds its process gone and says so.
-            return None
+            pass
+        # The last output may take longer than whoever starts the container again.
+        os.close(self.life_fd)
+        self.life_fd = -1
         return None
 
     def _leave_networks(self) -> None:

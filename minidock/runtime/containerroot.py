@@ -16,6 +16,7 @@ from minidock.errors import MinidockError, StoreBusy, StoreError, SyscallError
 from minidock.linux.mount import MS_PRIVATE, MS_REC, clone_tree, mount, shell_word
 from minidock.linux.namespaces import CLONE_NEWNS, unshare
 from minidock.linux.process import pidfd_open
+from minidock.runtime.attach import refuse_foreign
 from minidock.runtime.operation import Setup
 from minidock.runtime.prepare import mounts_of
 from minidock.runtime.rootfs import BindInto, MountOverlay
@@ -40,6 +41,7 @@ def work_in_root(container: Container, act: Callable[[int, UserMap | None], None
             writes: act makes files there, which the container's root is then to own
     Raises: what act raises; StoreBusy, StoreCorrupt, SyscallError
     """
+    refuse_foreign(container)
     handle = _open_running(container)
     if handle < 0:
         try:

@@ -25,7 +25,7 @@ from minidock.linux.namespaces import (
     describe_flags,
     set_namespaces,
 )
-from minidock.runtime.attach import open_process
+from minidock.runtime.attach import open_process, refuse_foreign
 from minidock.runtime.operation import (
     PATH_DIRECTORY,
     PROC_SUPER_MAGIC,
@@ -102,6 +102,7 @@ def _find(containers: ContainerStore, flag: int, container_id: str) -> Container
         if flag == CLONE_NEWPID:
             prefix = f"cannot join PID of a non running container: {container_id}: "
         raise NoSuchContainer(prefix + error.message) from None
+    refuse_foreign(found)
     if found.state.is_restarting():
         raise ContainerNotRunning(f"{prefix}Container {found.id} is restarting, wait until the container is running")
     if not found.is_running():

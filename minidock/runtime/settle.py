@@ -19,14 +19,17 @@ class SettledLock(ContainerLock):
     """A container's lock, entered when its state is true: it runs, or nothing of it is left in the kernel.
 
     A monitor that removes its container needs the lock itself, so it is waited for without holding it.
+
+    Shape: has_cleaned: what a killed monitor left was cleaned up on entering
     """
 
-    __slots__ = ()
+    __slots__ = ("has_cleaned",)
 
     def __init__(self, container: Container) -> None:
+        self.has_cleaned = False
         super().__init__(container, wait=True)
 
-    def __enter__(self) -> ContainerLock:
+    def __enter__(self) -> SettledLock:
         while True:
             wait_for_monitor(self.container)
             super().__enter__()
@@ -35,6 +38,7 @@ class SettledLock(ContainerLock):
                     return self
                 if not self.container.state.is_monitor_alive():
                     clean_up_after_kill(self.container)
+                    self.has_cleaned = True
                     return self
             except BaseException:
                 self.release()

@@ -8,6 +8,7 @@ of an end can be overwritten.
 from __future__ import annotations
 
 from minidock.errors import Conflict, ContainerNotRunning, MinidockError
+from minidock.runtime.attach import refuse_foreign
 from minidock.runtime.pause import FreezeLock, group_of
 from minidock.store.lock import refuse_under_engine
 
@@ -39,6 +40,7 @@ def unpause_container(container: Container) -> None:
     refuse_under_engine(container.root.path)
     with FreezeLock(container), container.lock():
         refuse_under_engine(container.root.path)
+        refuse_foreign(container)
         is_running = container.is_running()
         group = group_of(container)
         if not is_running or (container.state.status != "paused" and not group.is_frozen()):
@@ -71,6 +73,7 @@ def _thaw(group: Cgroup) -> None:
 
 
 def _check_running(container: Container) -> None:
+    refuse_foreign(container)
     if container.state.is_restarting():
         raise ContainerNotRunning(f"Container {container.id} is restarting, wait until the container is running")
     if not container.is_running():

@@ -7,7 +7,7 @@ import os
 from minidock.errors import FormatError
 from minidock.formats.containerconfig import time_of, time_text
 from minidock.formats.gojson import parse_json
-from minidock.store.transaction import boot_id, read_small, start_time, sync_directory, write_new
+from minidock.store.transaction import boot_id, pid_namespace, read_small, start_time, sync_directory, write_new
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 EXIT_KILLED = 137
 EXIT_UNKNOWN = 255
 STATE_FILE = "minidock.state"
+# Whoever runs the container holds a flock on it, which is seen from every pid namespace.
+LIFE_FILE = "minidock.life"
 # Left by who ends a container on purpose: no restart policy holds then, and with "keep" not --rm either.
 STOP_FILE = "minidock.stop"
 KEEP = b"keep"
@@ -26,7 +28,9 @@ KEEP = b"keep"
 class ContainerState:
     """created, running, paused, restarting, exited or dead, with what belongs to it.
 
-    Shape: pid 0 unless running; start_time and monitor_start_time in clock ticks since boot
+    Shape: pid 0 unless running, -1 as monitor_pid for processes of another pid namespace, of which only the lock on
+           life_path tells whether they live; start_time and monitor_start_time in clock ticks since boot;
+           pid_namespace: the number of the namespace that the pids are of, 0 for this one
     Units: started_ns, finished_ns nanoseconds since 1970, 0 for never
     """
 
@@ -36,10 +40,12 @@ class ContainerState:
         "error",
         "exit_code",
         "finished_ns",
+        "life_path",
         "monitor_pid",
         "monitor_start_time",
         "oom_killed",
         "pid",
+        "pid_namespace",
         "start_time",
         "started_ns",
         "status",
@@ -60,7 +66,10 @@ class ContainerState:
         monitor_start_time: int = 0,
         boot_id: str = "",
         auto_remove: bool = False,
+        pid_namespace: int = 0,
     ) -> None:
+        self.pid_namespace = pid_namespace
+        self.life_path = ""
         self.status = status
         self.pid = pid
         self.start_time = start_time
@@ -79,6 +88,7 @@ class ContainerState:
         return {
             "Status": self.status,
             "BootID": self.boot_id,
+            "PidNamespace": self.pid_namespace,
             "Pid": self.pid,
             "StartTime": self.start_time,
             "MonitorPid": self.monitor_pid,
@@ -95,7 +105,7 @@ class ContainerState:
     def from_document(cls, document: dict[str, Any]) -> ContainerState:
         """Read the content of minidock.state; raises FormatError."""
         numbers: dict[str, int] = {}
-        for key in ("Pid", "StartTime", "MonitorPid", "MonitorStartTime", "ExitCode"):
+        for key in ("PidNamespace", "Pid", "StartTime", "MonitorPid", "MonitorStartTime", "ExitCode"):
             value = document.get(key, 0)
             if not isinstance(value, int) or value < 0:
                 raise FormatError(f"minidock.state: {key} is not a number")
@@ -113,7 +123,22 @@ class ContainerState:
             monitor_start_time=numbers["MonitorStartTime"],
             boot_id=str(document.get("BootID", "")),
             auto_remove=document.get("AutoRemove") is True,
+            pid_namespace=numbers["PidNamespace"],
         )
+
+    def look_from_here(self, life_path: str) -> None:
+        """Take the pids for what they are in this process's pid namespace: nothing, if they are of another one."""
+        if self.pid_namespace and self.is_this_boot() and self.pid_namespace != pid_namespace():
+            self.life_path = life_path
+            self.pid = -1 if self.pid else 0
+            self.monitor_pid = -1 if self.monitor_pid else 0
+
+    def is_foreign(self) -> bool:
+        """Whether the container is run from another pid namespace, from which alone it can be reached."""
+        return bool(self.life_path)
+
+    def _is_held(self) -> bool:
+        return is_locked(self.life_path)
 
     def is_this_boot(self) -> bool:
         """Whether the record is of the machine's present boot."""
@@ -121,10 +146,14 @@ class ContainerState:
 
     def is_process_alive(self) -> bool:
         """Whether the container's first process lives: same boot, pid and start time, and no zombie."""
+        if self.life_path:
+            return bool(self.pid) and self._is_held()
         return bool(self.pid) and self.is_this_boot() and start_time(self.pid) == self.start_time
 
     def is_monitor_alive(self) -> bool:
         """Whether the process that will record the container's end lives."""
+        if self.life_path:
+            return bool(self.monitor_pid) and self._is_held()
         return (
             bool(self.monitor_pid) and self.is_this_boot() and start_time(self.monitor_pid) == self.monitor_start_time
         )
@@ -210,6 +239,7 @@ def read_state(path: str, document: dict[str, Any]) -> ContainerState:
         state = ContainerState.from_document(parse_json(raw, what=STATE_FILE, limit_bytes=1 << 16))
     except FormatError:
         return recorded
+    state.look_from_here(f"{path}/{LIFE_FILE}")
     if not state.pid and not state.is_restarting():
         # Only a wish, made at creation; an engine may have run the container since.
         recorded.auto_remove = state.auto_remove
@@ -218,6 +248,50 @@ def read_state(path: str, document: dict[str, Any]) -> ContainerState:
         # An engine has run the container since this program last did.
         return recorded
     return state
+
+
+def hold_life(path: str) -> int:
+    """Become the one who runs the container of this directory.
+
+    Shape:   the caller knows that nothing runs; who ran it last may be about to let go
+    Returns: a descriptor that holds the lock for as long as it is open
+    """
+    import fcntl
+
+    handle = os.open(f"{path}/{LIFE_FILE}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    return handle
+
+
+def is_locked(path: str) -> bool:
+    """Whether another process holds a file's flock."""
+    import fcntl
+
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def wait_unlocked(path: str) -> None:
+    """Wait until nobody holds a file's flock."""
+    import fcntl
+
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+    finally:
+        os.close(handle)
 
 
 def replace_file(path: str, data: bytes, mode: int, *, durable: bool = False) -> None:

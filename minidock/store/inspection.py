@@ -16,7 +16,7 @@ from minidock.ids import ChainID, DiffID, chain_id_of, is_hex64
 from minidock.store.catalogue import CONFIGS, CONTAINERS, IMAGE, LAYERDB, MOUNTS, REFERENCES, Catalogue
 from minidock.store.faults import Fault
 from minidock.store.overlay2 import MAX_LOWERS
-from minidock.store.transaction import is_owner_alive
+from minidock.store.transaction import is_stage_owned
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -356,7 +356,7 @@ class Inspection:
                 if folder == WRITE_SETS or name.startswith(".tmp-"):
                     self._fault("unfinished", f"{folder}/{name}", "left by an interrupted command, nothing uses it")
         for name in self.evidence.names(STAGES):
-            if not is_owner_alive(name):
+            if not is_stage_owned(f"{self.evidence.path}/{STAGES}", name):
                 self.faults.append(
                     Fault(
                         "unfinished", f"{STAGES}/{name}", "left by an interrupted command, the next one takes it back"

@@ -11,7 +11,7 @@ import os
 from minidock.errors import FormatError, MinidockError
 from minidock.ids import CacheID, ChainID, ContainerID, ImageID
 from minidock.store import overlay2
-from minidock.store.transaction import delete_tree, discard, is_owner_alive
+from minidock.store.transaction import delete_tree, discard, hold_stage, is_foreign, is_owner_alive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,9 +27,13 @@ def sweep(root: DataRoot) -> list[str]:
     """
     settled = []
     for name in sorted(os.listdir(root.stage_path)):
-        if is_owner_alive(name):
+        if not is_foreign(name) and is_owner_alive(name):
             continue
         path = f"{root.stage_path}/{name}"
+        held = hold_stage(root.stage_path, name) if is_foreign(name) else -1
+        if held is None:
+            # Of a process that lives in another pid namespace.
+            continue
         try:
             if os.path.isdir(path) and not os.path.islink(path):
                 settle(root, path)
@@ -39,6 +43,9 @@ def sweep(root: DataRoot) -> list[str]:
             # It stays for the next command: a mount in the way, say, must not keep this one from its own work.
             root.tell("remove", f"{path} is left for later: {error}")
             continue
+        finally:
+            if held >= 0:
+                os.close(held)
         settled.append(name)
     return settled
 

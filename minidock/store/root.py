@@ -296,9 +296,9 @@ class DataRoot:
             return []
         from minidock.store.lock import Lock
         from minidock.store.recovery import sweep
-        from minidock.store.transaction import is_owner_alive
+        from minidock.store.transaction import is_stage_owned
 
-        if all(is_owner_alive(name) for name in os.listdir(self.stage_path)):
+        if all(is_stage_owned(self.stage_path, name) for name in os.listdir(self.stage_path)):
             return []
         try:
             with Lock(self, False, wait=False):

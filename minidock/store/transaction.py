@@ -1,7 +1,8 @@
 """Steps that a crash may cut anywhere: a private stage, one rename to publish, and a sweep of what dead owners left.
 
-A stage is the directory ROOT/minidock/stage/<boot id>.<pid>.<start time>.<random>. Whatever is being made or
-removed lies in it, or is named by an empty marker file in it before the data root itself changes:
+A stage is the directory ROOT/minidock/stage/<boot id>.<pid>.<start time>.n<pid namespace>.<random>. Its owner holds a
+flock on it, by which alone a process of another pid namespace that shares the data root can know the owner. Whatever is
+being made or removed lies in it, or is named by an empty marker file in it before the data root itself changes:
 
     layer-<chain hex>.<cache_id>           this layer is being published or released
     image-<hex>                            this image is being added or removed
@@ -17,6 +18,7 @@ at any moment leaves either the old state, or the new one, or garbage that names
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 
 from minidock.errors import Conflict, MinidockError, SyscallError
@@ -60,11 +62,11 @@ def start_time(pid: int) -> int | None:
 
 
 def owner_token() -> str:
-    """The name of this very process, told apart from any later process with its pid: boot id, pid, start time."""
+    """The name of this very process, told apart from any other by boot id, pid, start time and pid namespace."""
     global _token, _token_pid
     pid = os.getpid()
     if _token_pid != pid:
-        _token = f"{boot_id()}.{pid}.{start_time(pid) or 0}"
+        _token = f"{boot_id()}.{pid}.{start_time(pid) or 0}.n{pid_namespace()}"
         _token_pid = pid
     return _token
 
@@ -77,6 +79,46 @@ def is_owner_alive(name: str) -> bool:
     if boot != boot_id() or not pid.isdecimal() or not started.isdecimal():
         return False
     return start_time(int(pid)) == int(started)
+
+
+def pid_namespace() -> int:
+    """The number of this process's pid namespace. Source: namespaces(7), "The /proc/pid/ns/ directory\""""
+    return os.stat("/proc/self/ns/pid").st_ino
+
+
+def is_foreign(name: str) -> bool:
+    """Whether a stage's owner is of this boot but of another pid namespace, so that its pid says nothing here."""
+    words = name.split(".")
+    return len(words) > 3 and words[0] == boot_id() and words[3][:1] == "n" and words[3] != f"n{pid_namespace()}"
+
+
+def is_stage_owned(stage_path: str, name: str) -> bool:
+    """Whether somebody still works in a stage, seen from whatever pid namespace."""
+    if not is_foreign(name):
+        return is_owner_alive(name)
+    handle = hold_stage(stage_path, name, fcntl.LOCK_SH)
+    if handle is None:
+        return True
+    if handle >= 0:
+        os.close(handle)
+    return False
+
+
+def hold_stage(stage_path: str, name: str, kind: int = fcntl.LOCK_EX) -> int | None:
+    """Take the flock of a stage whose owner is gone.
+
+    Returns: a descriptor that holds it until it is closed, -1 for what is no directory, None when its owner has it
+    """
+    try:
+        handle = os.open(f"{stage_path}/{name}", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return -1
+    try:
+        fcntl.flock(handle, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    return handle
 
 
 def read_small(path: str, limit_bytes: int = 1 << 16) -> bytes:
@@ -258,6 +300,13 @@ class Stage:
         self._count = 0
 
     def __enter__(self) -> Stage:
+        while not self._make():
+            self.path = f"{self.root.stage_path}/{owner_token()}.{os.urandom(6).hex()}"
+        self.root.stages.append(self)
+        return self
+
+    def _make(self) -> bool:
+        """Make the directory and hold it; False when a sweep of another pid namespace was quicker."""
         try:
             make_directory(self.path, 0o700)
         except FileNotFoundError:
@@ -269,17 +318,33 @@ class Stage:
             refuse_under_engine(self.root.path)
             make_skeleton(self.root.path)
             make_directory(self.path, 0o700)
-        self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        self.root.stages.append(self)
-        return self
+        try:
+            self.fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        fcntl.flock(self.fd, fcntl.LOCK_EX)
+        try:
+            if os.stat(self.path).st_ino == os.fstat(self.fd).st_ino:
+                return True
+        except FileNotFoundError:
+            pass
+        os.close(self.fd)
+        self.fd = -1
+        return False
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self in self.root.stages:
             self.root.stages.remove(self)
-        os.close(self.fd)
-        self.fd = -1
+        try:
+            self._end(error)
+        finally:
+            # Only now: whoever takes the flock takes the stage.
+            os.close(self.fd)
+            self.fd = -1
+
+    def _end(self, error: BaseException | None) -> None:
         if not self.discard_on_exit:
             self._abandon()
             return

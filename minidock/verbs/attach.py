@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from minidock.errors import CommandError, ContainerNotRunning, UsageError
-from minidock.runtime.attach import Attachment, Reports, Signals, open_process
+from minidock.runtime.attach import Attachment, Reports, Signals, open_process, refuse_foreign
 from minidock.runtime.tty import DetachKeys, get_attributes, is_terminal, make_raw, parse_detach_keys, restore
 
 TYPE_CHECKING = False
@@ -34,6 +34,7 @@ def attach(
     """
     keys = parse_detach_keys(detach_keys)
     found = root.containers.get(container)
+    refuse_foreign(found)
     status = found.state.shown_status()
     if status == "paused":
         raise ContainerNotRunning("You cannot attach to a paused container, unpause it first")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from minidock.errors import CommandError, Conflict, ContainerNotRunning, UsageError
-from minidock.runtime.attach import open_process
+from minidock.runtime.attach import open_process, refuse_foreign
 from minidock.runtime.monitor import Job
 from minidock.runtime.prepare import exec_spec
 from minidock.runtime.session import Session
@@ -81,6 +81,7 @@ def exec_(
             f"the working directory '{workdir}' is invalid, it needs to be an absolute path", exit_code=126
         )
     found = root.containers.get(container)
+    refuse_foreign(found)
     if found.state.is_restarting():
         raise ContainerNotRunning(f"Container {found.id} is restarting, wait until the container is running")
     pidfd = open_process(found.state.pid, found.state.start_time) if found.is_running() else -1

@@ -7,6 +7,7 @@ import os
 from minidock.errors import Conflict, StoreError, SyscallError
 from minidock.linux.mount import shell_word
 from minidock.linux.process import pidfd_open
+from minidock.runtime.attach import refuse_foreign
 from minidock.runtime.containerroot import user_map_of_running
 from minidock.runtime.merged import open_layers, open_mounted, open_root_of
 from minidock.store.overlay2 import check_rw, read_link
@@ -46,6 +47,7 @@ def export(root: DataRoot, container: str, output: str | int, *, engine: str = "
     source = root.containers.get(container)
     if source.state.status == "dead":
         raise Conflict(f"You cannot export container {source.id} which is Dead")
+    refuse_foreign(source)
     tree, user_map = _open_tree(root, source)
     try:
         with OutputFile(output, "export container") as file:

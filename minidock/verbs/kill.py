@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from minidock.errors import ContainerNotRunning
-from minidock.runtime.attach import open_process, wait_process
+from minidock.runtime.attach import open_process, refuse_foreign, wait_process
 from minidock.runtime.settle import end_restarts
 from minidock.runtime.signals import SIGNALS, parse_signal
 from minidock.verbs.stop import ask_end, send_signal, settle
@@ -22,6 +22,7 @@ def kill(root: DataRoot, container: str, signal: str = "KILL") -> None:
     """
     number = parse_signal(signal)
     found = root.containers.get(container)
+    refuse_foreign(found)
     stop_signal = found.light_config.stop_signal
     if number == SIGNALS["KILL"] or not stop_signal or parse_signal(stop_signal) == number:
         # As with docker: these end the container for good, whatever its restart policy.

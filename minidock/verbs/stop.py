@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 
 from minidock.errors import NoSuchContainer
-from minidock.runtime.attach import open_process, wait_process
-from minidock.runtime.settle import SettledLock, end_restarts
+from minidock.runtime.attach import open_process, refuse_foreign, wait_process
+from minidock.runtime.settle import SettledLock, end_restarts, remove_with_volumes
 from minidock.runtime.signals import SIGNALS, parse_signal
+from minidock.store.containerstate import KEEP
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +54,11 @@ def stop(
 
 
 def ask_end(container: Container, *, keep: bool = False) -> None:
-    """Before an end is brought about: neither a restart policy nor, with keep, --rm is to answer it."""
+    """Before an end is brought about: neither a restart policy nor, with keep, --rm is to answer it.
+
+    Raises: Conflict for a container that cannot be reached from here
+    """
+    refuse_foreign(container)
     if not container.state.monitor_pid:
         # An engine's container: there is no monitor of ours to answer.
         return
@@ -102,8 +107,10 @@ def _thaw(container: Container, number: int) -> None:
 
 def wait_for_record(container: Container) -> None:
     """The first process has ended: wait until the monitor has done its work; raises NoSuchContainer."""
-    with SettledLock(container):
-        return
+    with SettledLock(container) as lock:
+        if lock.has_cleaned and container.state.auto_remove and container.asked_end() != KEEP:
+            # What its monitor would have done.
+            remove_with_volumes(container)
 
 
 def settle(container: Container) -> None:

@@ -154,7 +154,8 @@ def test_a_running_engine_is_named(scratch: Path) -> None:
 
 def test_owner_tokens() -> None:
     token = owner_token()
-    boot, pid, started = token.split(".")
+    boot, pid, started, namespace = token.split(".")
+    assert namespace == f"n{os.stat('/proc/self/ns/pid').st_ino}"
     assert is_owner_alive(token + ".abc")
     assert not is_owner_alive(f"{boot}.{pid}.{int(started) + 1}.abc")
     assert not is_owner_alive(f"another-boot.{pid}.{started}.abc")
