@@ -63,7 +63,7 @@ class Exchange:
 
     Shape: joins: for a process that joins a container through the trampoline, whose clone is the process then;
            clone_pid: its pid, known after outcome(); hands_over: the cloned child is followed by a sibling, whose pid
-           is next_pid, known after outcome()
+           is next_pid, known after outcome(); place: of the AppArmor profile
     """
 
     __slots__ = (
@@ -82,15 +82,19 @@ class Exchange:
         "trampoline",
     )
 
-    def __init__(self, tty: bool, *, joins: bool = False, hands_over: bool = False, place: Place | None = None) -> None:
-        self.place = place
+    def __init__(self, tty: bool, *, joins: bool = False, hands_over: bool = False, apparmor: str = "") -> None:
+        self.place: Place | None = None
+        if apparmor:
+            from minidock.runtime.apparmor import Place
+
+            self.place = Place(apparmor)
         self.hands_over = hands_over
         self.next_pid = 0
         self._early = b""
         self.error_read, self.error_write = _high_pipe()
         self.life_read, self.life_write = _high_pipe()
         life_fd = self.life_read if joins else None
-        self.trampoline = make_trampoline(self.error_write, life_fd=life_fd, tty=tty, place=place)
+        self.trampoline = make_trampoline(self.error_write, life_fd=life_fd, tty=tty, place=self.place)
         self.joins = joins and self.trampoline is not None
         self.clone_pid = 0
         self.console_parent = self.console_child = -1

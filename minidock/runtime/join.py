@@ -37,6 +37,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+    from minidock.runtime.usermap import UserMap
     from minidock.trace import Trace
 
 __all__ = ("ExecSpec", "exec_process")
@@ -49,6 +50,18 @@ def _has_ended(pidfd: int) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
+
+
+def _user_map(spec: ExecSpec, pid: int, pidfd: int) -> UserMap | None:
+    """The IDs of the container's user namespace, None without one; raises ContainerNotRunning."""
+    if not spec.is_remapped:
+        return None
+    from minidock.runtime.usermap import user_map_of
+
+    user_map = user_map_of(pid)
+    if _has_ended(pidfd):
+        raise ContainerNotRunning(f"the container's process {pid} is not running")
+    return user_map
 
 
 def exec_process(
@@ -85,26 +98,17 @@ def exec_process(
     if trace:
         trace("clone", f"nsenter --target {pid} --mount --uts --ipc --net --cgroup --pid")
         trace("exec", " ".join(spec.argv))
-    place = None
-    if spec.apparmor:
-        from minidock.runtime.apparmor import Place
-
-        place = Place(spec.apparmor)
-    exchange = Exchange(spec.tty, joins=True, place=place)
+    user_map = _user_map(spec, pid, pidfd)
+    exchange = Exchange(spec.tty, joins=True, apparmor=spec.apparmor)
     channels = Channels(
         (stdin_fd, stdout_fd, stderr_fd),
         exchange.error_write,
         exchange.life_read,
         exchange.trampoline,
         joins=exchange.joins,
-        place=place,
+        place=exchange.place,
     )
     later = CLONE_NEWPID if exchange.joins else 0
-    user_map = None
-    if spec.is_remapped:
-        from minidock.runtime.usermap import user_map_of
-
-        user_map = user_map_of(pid)
     setup = Setup(exchange.send_console)
 
     def work() -> NoReturn:

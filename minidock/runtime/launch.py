@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import NoReturn
 
-    from minidock.runtime.apparmor import Place
     from minidock.runtime.joined import Joined
     from minidock.runtime.remapped import Remapped
     from minidock.trace import Trace
@@ -94,7 +93,7 @@ def _launch(
 
             trace_start(trace, spec, plan, mask)
         pid_space = joined.pidfd_of(CLONE_NEWPID) if joined is not None else -1
-        exchange = Exchange(spec.tty, joins=pid_space >= 0, hands_over=remapped is not None, place=_place(spec))
+        exchange = Exchange(spec.tty, joins=pid_space >= 0, hands_over=remapped is not None, apparmor=spec.apparmor)
         channels = Channels(
             standard,
             exchange.error_write,
@@ -136,14 +135,6 @@ def _launch(
         _remove_quietly(group)
         raise
     return Launched(pid, pidfd, console, group)
-
-
-def _place(spec: ContainerSpec) -> Place | None:
-    if not spec.apparmor:
-        return None
-    from minidock.runtime.apparmor import Place
-
-    return Place(spec.apparmor)
 
 
 def _forget_merged(plan: Sequence[Operation]) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from minidock.linux.libc import MACHINE
 from minidock.runtime import apparmor
+from tests.conftest import missing
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOADED = "/usr/bin/man (enforce)\ndocker-default (enforce)\nmine (special) (complain)\n"
@@ -83,7 +84,7 @@ print("told", int.from_bytes(told, "little", signed=True) if told else 0, "statu
 def through(place: Path) -> str:
     """What comes of a program that is started with a profile, its word going below this directory."""
     if MACHINE != "x86_64":
-        pytest.skip("the instructions are x86-64's")
+        missing("the instructions are x86-64's")
     done = subprocess.run(
         [sys.executable, "-I", "-S", "-c", RUN, str(PROJECT), str(place)],
         capture_output=True,
