@@ -137,6 +137,7 @@ class Engine:
         self.pidfile = base / "docker.pid"
         self.driver = "overlay2"
         self.prefix: list[str] = []
+        self.bridge = "none"
         self.process: subprocess.Popen[bytes] | None = None
 
     def words(self) -> list[str]:
@@ -148,9 +149,8 @@ class Engine:
             f"--exec-root={self.base / 'exec'}",
             f"--pidfile={self.pidfile}",
             f"--host=unix://{self.socket}",
-            "--bridge=none",
+            *([f"--bridge={self.bridge}", "--ip-forward=false"] if self.bridge else []),
             "--iptables=false",
-            "--ip-forward=false",
             "--ip-masq=false",
             f"--storage-driver={self.driver}",
         ]

@@ -37,6 +37,8 @@ def connect(
         chosen = root.networks.get(network)
         _check(found, chosen)
         asked = endpoint_document()
+        # As docker's client sends them, and docker's inspect shows them.
+        asked["IPAMConfig"], asked["DriverOpts"] = {}, {}
         if address or address6:
             asked["IPAMConfig"] = asked_addresses(root, chosen.name, address, address6)
         if aliases:

@@ -110,6 +110,7 @@ def test_system_prune(tool: Tool) -> None:
     assert asked.stdout == (
         "WARNING! This will remove:\n"
         "  - all stopped containers\n"
+        "  - all networks not used by at least one container\n"
         "  - all anonymous volumes not used by at least one container\n"
         "  - all images without at least one container associated to them\n"
         "\n  Items to be pruned will be filtered with:\n  - label!=x\n"

@@ -43,7 +43,7 @@ def test_rows_newest_first(many: Tool) -> None:
     assert (second.size_bytes, first.size_bytes) == (6, 0)
     assert first.root_size_bytes == (second.root_size_bytes or 0) - 6
     assert abs(time.time_ns() - first.created_ns) < 60 * 10**9
-    assert (first.ports, first.networks) == ("", ["none"])
+    assert (first.ports, first.networks) == ("", ["bridge"])
 
 
 def test_without_all_only_what_runs(many: Tool) -> None:
@@ -69,7 +69,7 @@ def test_without_all_only_what_runs(many: Tool) -> None:
         (["ancestor=nosuch"], []),
         (["before=second"], ["first"]),
         (["since=second"], ["third"]),
-        (["network=none"], ["third", "second", "first"]),
+        (["network=bridge"], ["third", "second", "first"]),
         (["name=first", "status=running"], []),
     ],
 )

@@ -105,7 +105,8 @@ def test_descriptors_of_the_monitor_do_not_grow(tool: Tool) -> None:
     monitor = tool.record("steady")["MonitorPid"]
     before = len(os.listdir(f"/proc/{monitor}/fd"))
     wait_until(lambda: count(tool, "steady") >= 5 and tool.status("steady") == "restarting", "a later pause")
-    assert len(os.listdir(f"/proc/{monitor}/fd")) == before
+    # At the first look it may not have closed yet what belonged to the first process.
+    assert len(os.listdir(f"/proc/{monitor}/fd")) <= before
     tool.good("rm", "-f", "steady")
 
 

@@ -24,7 +24,7 @@ def stats(tool: Tool, *words: str) -> list[dict[str, Any]]:
 def test_stats_are_plausible(tool: Tool) -> None:
     spin = "sleep 600 & sleep 601 & while :; do :; done"
     tool.good("run", "-d", "--name", "busy", "-m", "64m", "--cpus", "0.5", BOX, "sh", "-c", spin)
-    tool.good("run", "-d", "--name", "idle", BOX, "sleep", "600")
+    tool.good("run", "-d", "--name", "idle", "--network", "none", BOX, "sleep", "600")
     tool.good("create", "--name", "still", BOX, "true")
     rows = {row["Name"]: row for row in stats(tool)}
     assert set(rows) == {"busy", "idle"}
@@ -47,7 +47,7 @@ def test_stats_are_plausible(tool: Tool) -> None:
 
 
 def test_stats_go_on_until_interrupted(tool: Tool) -> None:
-    tool.good("run", "-d", "--name", "idle", BOX, "sleep", "600")
+    tool.good("run", "-d", "--name", "idle", "--network", "none", BOX, "sleep", "600")
     process = tool.start("stats", stdout=subprocess.PIPE)
     assert process.stdout is not None
     seen = b""

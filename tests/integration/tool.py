@@ -34,6 +34,7 @@ class Tool:
         from minidock.verbs.pull_tar import pull_tar
 
         self.root = root
+        self.prefix: list[str] = []
         self.environment = {**os.environ, "MINIDOCK_ROOT": str(root), "LC_ALL": "C.UTF-8"}
         with DataRoot.open(str(root)) as opened:
             pull_tar(opened, str(archive))
@@ -49,7 +50,7 @@ class Tool:
     def __call__(self, *words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; its failure is the caller's to judge."""
         options.setdefault("timeout", 60)
-        return builders.run_command(*command(*words), check=False, env=self.environment, **options)
+        return builders.run_command(*self.prefix, *command(*words), check=False, env=self.environment, **options)
 
     def good(self, *words: str | Path, **options: Any) -> str:
         """Run a command that must succeed; its output without the last newline."""
@@ -59,7 +60,7 @@ class Tool:
 
     def start(self, *words: str | Path, **options: Any) -> subprocess.Popen[bytes]:
         """Start a command and leave it running."""
-        return subprocess.Popen(command(*words), env=self.environment, **options)
+        return subprocess.Popen([*self.prefix, *command(*words)], env=self.environment, **options)
 
     def directory(self, name: str) -> Path:
         """The container's directory below containers/."""
