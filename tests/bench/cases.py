@@ -166,7 +166,7 @@ def disk_cases(hall: Hall) -> Iterator[Case]:
 
 
 def run_cases(hall: Hall) -> Iterator[Case]:
-    """run --rm --network none IMAGE true."""
+    """run --rm IMAGE true, without a network and on the default bridge."""
     archive = _busybox(hall)
     contenders: dict[str, Measure] = {}
     for kind in (Minidock, Docker, Podman):
@@ -176,6 +176,12 @@ def run_cases(hall: Hall) -> Iterator[Case]:
             "run", "--rm", "--network", "none", "busybox:bench", "true"
         )
     yield Case("run --rm --network none true", contenders, {"docker": 0.25, "podman": 0.40}, 15)
+    engines = [hall.engine(kind) for kind in (Minidock, Docker)]
+    bridged: dict[str, Measure] = {
+        engine.name: lambda _, engine=engine: engine.run("run", "--rm", "busybox:bench", "true")  # type: ignore[misc]
+        for engine in engines
+    }
+    yield Case("run --rm true, on the default bridge", bridged, {"docker": 0.5}, 15)
 
 
 def list_cases(hall: Hall) -> Iterator[Case]:

@@ -77,6 +77,8 @@ class Docker(Minidock):
     def __init__(self, base: Path) -> None:
         super().__init__(base)
         self.engine = Engine(base / "docker")
+        # In the bench's own network, which it made when it loaded tests.conftest.
+        self.engine.bridge = ""
         self.engine.start()
 
     def words(self, *words: str | Path) -> list[str | Path]:
