@@ -6,8 +6,9 @@ namespace). Half of a bridge, left by a kill, looks like none and is completed. 
 (/proc/self/ns/net) is what is locked meanwhile: it is one and the same for every data root whose bridges meet there, so
 that two first starts never choose one subnet.
 
-The alias of a bridge names its data root. Where a new bridge is made, those of roots that are no more are removed,
-unless something is still plugged in.
+The alias of a bridge names its data root, by path and inode: in another mount namespace the same path may be another
+root. Such a bridge is taken over, or refused while something is plugged in. Where a new bridge is made, those of roots
+that are no more are removed, unless something is plugged in.
 
 For the reason of the raw messages see linux/netlink.py; networks that somebody makes by name are made by made.py.
 """
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from minidock.store.root import DataRoot
 
 ALIAS = "minidock "
+_MAX_ALIAS = 255
 _FORWARD = (("net.ipv4.ip_forward", False), ("net.ipv6.conf.all.forwarding", True))
 _LOOPBACK = Subnet.parse("127.0.0.0/8")
 
@@ -65,6 +67,16 @@ def rules_of(network: Network) -> NetworkRules:
     )
 
 
+def alias_of(root: DataRoot) -> str:
+    """What a bridge says of its data root."""
+    return f"{ALIAS}{os.fstat(root.fd).st_ino:x} {root.path}"[:_MAX_ALIAS]
+
+
+def _root_of(alias: str) -> str:
+    """The path in an alias, empty for one that is not ours."""
+    return alias.removeprefix(ALIAS).partition(" ")[2] if alias.startswith(ALIAS) else ""
+
+
 def find_index(name: str) -> int:
     """The number of a link in this network namespace, 0 for none."""
     try:
@@ -78,14 +90,15 @@ def ensure_bridge(root: DataRoot, network: Network, link: Netlink) -> int:
 
     Shape:   fills in the pools of the default network, which are its bridge's
     Returns: the bridge's number
-    Raises:  SyscallError; UsageError when no subnet is free; Conflict when a link of its name is no bridge
+    Raises:  SyscallError; UsageError when no subnet is free; Conflict when a link of its name is no bridge, or another
+             data root's with something plugged in
     """
-    index = find_index(network.bridge)
+    index = _find_own(root, network, link)
     if index and _is_whole(network, index, link):
         ensure_network(rules_of(network), trace=root.trace)
         return index
     with NamespaceLock():
-        index = find_index(network.bridge)
+        index = _find_own(root, network, link)
         if index and _is_whole(network, index, link):
             return index
         _remove_orphans(root, link)
@@ -95,6 +108,26 @@ def ensure_bridge(root: DataRoot, network: Network, link: Netlink) -> int:
         ensure_network(rules_of(network), trace=root.trace)
         allow_forwarding(root, network)
         return _make(root, network, index, link)
+
+
+def _find_own(root: DataRoot, network: Network, link: Netlink) -> int:
+    """The number of the network's bridge, 0 when there is none yet."""
+    found = link.link(network.bridge)
+    if found is None:
+        return 0
+    index, values = found
+    if netlink.kind_of(values) != "bridge":
+        raise Conflict(f"the link {network.bridge} is there and is no bridge", hint="rename or remove it")
+    alias, own = netlink.text_of(values, IFLA_IFALIAS), alias_of(root)
+    if alias == own or not _root_of(alias):
+        return index
+    if any(values.get(IFLA_MASTER) == index.to_bytes(4, "little") for _, values in link.links()):
+        raise Conflict(
+            f"the bridge {network.bridge} is in use by another data root, {_root_of(alias)}",
+            hint="end its containers, or use another --root",
+        )
+    change(root, link, netlink.set_alias(network.bridge, index, own))
+    return index
 
 
 def _is_whole(network: Network, index: int, link: Netlink) -> bool:
@@ -150,10 +183,6 @@ def _make(root: DataRoot, network: Network, index: int, link: Netlink) -> int:
         mac = "02:42:" + ":".join(f"{byte:02x}" for byte in os.urandom(4))
         change(root, link, netlink.make_bridge(name, mac))
         index = find_index(name)
-    else:
-        found = link.link(name)
-        if found is None or netlink.kind_of(found[1]) != "bridge":
-            raise Conflict(f"the link {name} is there and is no bridge", hint="rename or remove it, or choose another")
     here = {(address, prefix) for number, address, prefix in link.addresses() if number == index}
     requests = [
         netlink.add_address(name, index, pool.gateway, pool.subnet.prefix)
@@ -163,7 +192,7 @@ def _make(root: DataRoot, network: Network, index: int, link: Netlink) -> int:
     if network.mtu:
         requests.insert(0, netlink.set_mtu(name, index, network.mtu))
     # In one call, during which nobody is killed: a bridge with its address is whole.
-    change(root, link, netlink.raise_link(name, index), netlink.set_alias(name, index, ALIAS + root.path), *requests)
+    change(root, link, netlink.raise_link(name, index), netlink.set_alias(name, index, alias_of(root)), *requests)
     return index
 
 
@@ -201,9 +230,8 @@ def _remove_orphans(root: DataRoot, link: Netlink) -> None:
     links = link.links()
     used = {values.get(IFLA_MASTER) for _, values in links}
     for index, values in links:
-        alias = netlink.text_of(values, IFLA_IFALIAS)
-        path = alias.removeprefix(ALIAS)
-        if path == alias or os.path.lexists(path) or index.to_bytes(4, "little") in used:
+        path = _root_of(netlink.text_of(values, IFLA_IFALIAS))
+        if not path or os.path.lexists(path) or index.to_bytes(4, "little") in used:
             continue
         remove_bridge(root, netlink.text_of(values, IFLA_IFNAME), link)
 

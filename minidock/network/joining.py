@@ -209,6 +209,24 @@ def _choose(pool: Pool, wished: str, taken: Sequence[str]) -> str:
     return address
 
 
+def rename_places(root: DataRoot, container_id: str, old: str, new: str) -> None:
+    """Let the others on a running container's networks find it by its new name and no more by the old one."""
+    with NetworkLock(root):
+        others = reclaim_locked(root)
+        member = next((each for each in others if each.container_id == container_id), None)
+        if member is None:
+            return
+        for one in member.endpoints:
+            if old in one.names:
+                before = peer_lines(one.addresses, one.names)
+                one.names = [new if name == old else name for name in one.names]
+                for other in others:
+                    if other is not member and other.endpoint(one.network_id) is not None:
+                        after = peer_lines(one.addresses, one.names)
+                        change_hosts(hosts_path(root, other.container_id), remove=before, add=after)
+        root.endpoints.write(member)
+
+
 def reclaim(root: DataRoot) -> None:
     """Give back what containers had that are dead; does nothing where no container has anything."""
     if root.writable and root.endpoints.ids():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 from minidock.errors import SyscallError
-from minidock.network.bridge import ALIAS, allow_forwarding, find_index, rules_of
+from minidock.network.bridge import alias_of, allow_forwarding, find_index, rules_of
 from minidock.network.firewall import ensure_network, remove_network
 
 TYPE_CHECKING = False
@@ -66,7 +66,7 @@ def make_bridge(root: DataRoot, network: Network) -> None:
             root.tell("network", f"ip link set {name} up")
             route.link("set", index=index, state="up")
             if is_new:
-                route.link("set", index=index, ifalias=ALIAS + root.path)
+                route.link("set", index=index, ifalias=alias_of(root))
     except BaseException:
         remove_bridge(root, name, is_ours=is_new)
         raise
@@ -108,4 +108,4 @@ def is_ours(root: DataRoot, name: str) -> bool:
         return False
     with _Route(f"look at the bridge {name}") as route:
         (found,) = route.link("get", index=find_index(name))
-        return bool(found.get("ifalias") == ALIAS + root.path)
+        return bool(found.get("ifalias") == alias_of(root))

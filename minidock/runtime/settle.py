@@ -130,6 +130,10 @@ def clean_up_after_kill(container: Container) -> None:
     state.oom_killed = group.oom_killed()
     group.kill_all()
     group.remove()
+    if container.id in container.root.endpoints.ids():
+        from minidock.network.joining import reclaim
+
+        reclaim(container.root)
     exit_code = state.shown_exit_code()
     state.status, state.pid, state.exit_code = "exited", 0, exit_code
     state.finished_ns = state.finished_ns or _last_sign_of_life(container)

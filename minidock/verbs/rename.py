@@ -29,6 +29,7 @@ def rename(root: DataRoot, container: str, new_name: str) -> None:
             name = check_name(new_name)
         except UsageError as error:
             raise UsageError(f"Error when allocating new name: {error.message}") from None
+        old_name = found.name
         owner = root.containers.names().get(name)
         if owner is not None:
             raise NameInUse(f"Error when allocating new name: {name_in_use(name, owner).message}")
@@ -37,3 +38,8 @@ def rename(root: DataRoot, container: str, new_name: str) -> None:
             document["Name"] = "/" + name
 
         found.change_document(set_name)
+    # After the data root's lock, which nobody holds who waits for that of networks.
+    if root.endpoints.ids():
+        from minidock.network.joining import rename_places
+
+        rename_places(root, found.id, old_name, name)

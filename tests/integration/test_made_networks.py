@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -55,6 +56,10 @@ def test_containers_find_each_other_by_name(tool: Tool) -> None:
         assert reaches(tool, "db", target), target
     assert reaches(tool, "web", "db")
     tool.good("exec", "db", "sh", "-c", "echo '192.0.2.1 mine' >>/etc/hosts")
+    tool.good("rename", "web", "site")
+    assert reaches(tool, "db", "site") and not reaches(tool, "db", "web")
+    assert reaches(tool, "db", "www")
+    tool.good("rename", "site", "web")
     tool.good("rm", "-f", "web")
     hosts = tool.good("exec", "db", "cat", "/etc/hosts")
     assert "web" not in hosts and "192.0.2.1 mine" in hosts
@@ -204,18 +209,24 @@ def test_the_bridge_of_a_start_is_that_of_create(tool: Tool) -> None:
         flags = set(link["flags"]) & {"UP", "BROADCAST", "MULTICAST"}  # type: ignore[call-overload]
         return (kept, sorted(flags), link["address"][:5]), addresses  # type: ignore[index]
 
-    def rules() -> str:
-        return subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+    def rules() -> list[str]:
+        shown = subprocess.run(["nft", "list", "ruleset"], capture_output=True, text=True, check=True).stdout
+        # Elements of a set have no order.
+        return sorted(re.sub(r"[{},\s]+", " ", shown).split())
 
     made, ruled = look(), rules()
-    assert made[0][0] == {"mtu": 1400, "ifalias": f"minidock {tool.root}", "link_type": "ether"}
+    assert made[0][0] == {
+        "mtu": 1400,
+        "ifalias": f"minidock {tool.root.stat().st_ino:x} {tool.root}",
+        "link_type": "ether",
+    }
     subprocess.run(["ip", "link", "delete", "named0"], check=True)
     assert "mtu 1400" in tool.good("run", "--rm", "--network", "front", BOX, "ip", "link", "show", "eth0")
     wait_until(lambda: not [name for name in links() if name.startswith("veth")], "the end of the links")
     assert look() == made
     assert rules() == ruled
     tool.good("network", "rm", "front")
-    assert "named0" not in links() and "named0" not in rules()
+    assert "named0" not in links() and "named0" not in " ".join(rules())
 
 
 def test_a_bridge_of_somebody_else_stays(tool: Tool) -> None:
