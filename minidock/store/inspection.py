@@ -101,8 +101,11 @@ class Inspection:
 
     def _layers(self) -> None:
         for name in self.evidence.names(LAYERDB):
-            if is_hex64(name):
-                self.records["sha256:" + name] = self.catalogue.record(ChainID("sha256:" + name))
+            record = self.catalogue.record(ChainID("sha256:" + name)) if is_hex64(name) else None
+            if record is not None and record.exists:
+                self.records[record.chain_id] = record
+            elif record is not None:
+                self._fault("chain", f"{LAYERDB}/{name}", "not a directory", record.chain_id)
             else:
                 self._fault("unfinished", f"{LAYERDB}/{name}", "left by an interrupted command, nothing uses it")
         for chain_id, record in self.records.items():

@@ -78,7 +78,7 @@ class StackPlanner:
         if init_id:
             if not self._evidence.is_directory(f"{DRIVER}/{init_id}/diff"):
                 path = f"{DRIVER}/{init_id}"
-                hint = f"commit container {container_id[:12]}'s directory by minidock adopt"
+                hint = "minidock adopt makes a new container of what it wrote"
                 self._planner.remark(path, f"the init layer is gone, and with it what an engine put there; {hint}")
                 return
             self._below[init_id] = stack

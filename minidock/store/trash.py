@@ -13,6 +13,7 @@ done, half done or not begun, and what stands where tells which; undo needs no m
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -102,6 +103,8 @@ def execute(root: DataRoot, plan: Plan) -> str:
             )
         if step.before is not None and step.before[0] == "directory":
             refuse_mounted(f"{root.path}/{step.path}")
+        _refuse_symlinks(root, step.path)
+    _refuse_symlinks(root, f"{TRASH}/any")
     entry = _begin(root, plan)
     try:
         for number, step in enumerate(plan.steps):
@@ -113,6 +116,17 @@ def execute(root: DataRoot, plan: Plan) -> str:
         error.add_note(f"minidock undo {entry.trash_id} takes back what was done so far")
         raise
     return entry.trash_id
+
+
+def _refuse_symlinks(root: DataRoot, path: str) -> None:
+    """Raise StoreError when a path of the root is reached through a symlink, which may lead out of it."""
+    try:
+        os.close(open_parent(root, path)[0])
+    except SyscallError as error:
+        if error.errno == errno.ENOENT:
+            return
+        folder = path.rpartition("/")[0]
+        raise StoreError(f"{root.path}/{folder} is no directory, or a symlink is on the way to it") from None
 
 
 def _begin(root: DataRoot, plan: Plan) -> Entry:
@@ -156,7 +170,8 @@ def _do(root: DataRoot, entry: Entry, number: int, step: Step) -> None:
         row = {"N": number, "Path": step.path, "Old": step.before, "New": placed, "Why": step.why}
         entry.write(row)
         if step.before is not None:
-            if step.before[0] == "directory" or not is_made:
+            if "directory" in (step.before[0], (placed or [""])[0]) or not is_made:
+                # A directory cannot take a name that is in use, nor be given a second one.
                 os.rename(base, old, src_dir_fd=parent)
             else:
                 os.link(base, old, src_dir_fd=parent, follow_symlinks=False)
@@ -192,6 +207,7 @@ def undo(root: DataRoot, text: str = "") -> Entry:
     Raises:  NotFound; StoreError when a path is neither what the plan left there nor what was there before, and then
              nothing is done; half an undo goes on where it ended
     """
+    _refuse_symlinks(root, f"{TRASH}/any")
     entry = find_entry(root, text)
     if entry.is_undone:
         raise StoreError(f"{entry.trash_id} was undone already")
@@ -253,6 +269,7 @@ def empty_trash(root: DataRoot, texts: list[str]) -> tuple[list[str], int]:
     Returns: their IDs; how many bytes that frees
     Raises:  NotFound, Conflict when something is mounted in one, SyscallError
     """
+    _refuse_symlinks(root, f"{TRASH}/any")
     chosen = [find_entry(root, text) for text in texts] if texts else entries(root)
     freed = 0
     for entry in chosen:

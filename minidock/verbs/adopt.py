@@ -92,7 +92,7 @@ def _owner(found: Inspection, cache_id: str) -> str:
     """The ID of the broken container that the directory was of, "" for none; raises Conflict."""
     if cache_id not in found.owners:
         return ""
-    broken = {fault.subject for fault in found.faults if fault.kind in ("container", "mount-lone")}
+    broken = {fault.subject for fault in found.faults if fault.kind in ("container", "mount-lone", "directory")}
     for container_id in found.catalogue.container_ids():
         if found.catalogue.mount(container_id).mount_id == cache_id and container_id in broken:
             return container_id

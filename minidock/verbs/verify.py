@@ -7,12 +7,13 @@ disturbed.
 
 from __future__ import annotations
 
-import os
-
+from minidock.constants import DRIVER
 from minidock.errors import FormatError, MinidockError, NoSuchImage, NoSuchLayer, StoreCorrupt
 from minidock.formats.imageconfig import ImageConfig
 from minidock.ids import ChainID, DiffID, ImageID, chain_id_of, sha256_hex
 from minidock.store.attributes import check_metadata
+from minidock.store.catalogue import LAYERDB
+from minidock.store.evidence import Evidence
 from minidock.store.verification import Finding, check_content, findings_of
 from minidock.store.workers import run_jobs
 
@@ -77,19 +78,31 @@ def verify(
     Raises:  NoSuchImage, InvalidReference, SyscallError; damage is never raised but found
     """
     found = Verification()
+    with Evidence.open(root.path) as evidence:
+        return _verify(root, evidence, found, images, workers, progress)
+
+
+def _verify(
+    root: DataRoot,
+    evidence: Evidence,
+    found: Verification,
+    images: Sequence[str],
+    workers: int,
+    progress: Progress | None,
+) -> Verification:
     known: dict[str, VerifiedLayer] = {}
     references = root.references.readable()
     ids = [_resolve(root, text) for text in images] if images else root.images.ids()
     for image_id in dict.fromkeys(ids):
         names = sorted(name for name, value in references.items() if value == image_id)
         image = VerifiedImage(image_id, names)
-        _read_image(root, image, known)
+        _read_image(root, evidence, image, known)
         found.images.append(image)
     if not images:
         for chain_id in root.layers.all():
-            _read_layer(root, chain_id, known)
+            _read_layer(root, evidence, chain_id, known)
     found.layers = list(known.values())
-    _look_at_directories(root, found.layers, workers, progress)
+    _look_at_directories(root, evidence, found.layers, workers, progress)
     return found
 
 
@@ -108,7 +121,7 @@ def _resolve(root: DataRoot, text: str) -> ImageID:
         return image_id
 
 
-def _read_image(root: DataRoot, image: VerifiedImage, known: dict[str, VerifiedLayer]) -> None:
+def _read_image(root: DataRoot, evidence: Evidence, image: VerifiedImage, known: dict[str, VerifiedLayer]) -> None:
     try:
         raw = root.images.read(image.image_id)
     except (NoSuchImage, OSError) as error:
@@ -126,7 +139,7 @@ def _read_image(root: DataRoot, image: VerifiedImage, known: dict[str, VerifiedL
     above: ChainID | None = None
     for diff_id in diff_ids:
         parent, above = above, chain_id_of(above, diff_id)
-        layer = _read_layer(root, above, known)
+        layer = _read_layer(root, evidence, above, known)
         image.layers.append(layer)
         record = layer.layer
         if record is not None and (record.diff_id, record.parent) != (diff_id, parent):
@@ -142,12 +155,17 @@ def _tell_record(layer: VerifiedLayer, record: Layer, diff_id: DiffID, parent: C
         )
 
 
-def _read_layer(root: DataRoot, chain_id: ChainID, known: dict[str, VerifiedLayer]) -> VerifiedLayer:
+def _read_layer(
+    root: DataRoot, evidence: Evidence, chain_id: ChainID, known: dict[str, VerifiedLayer]
+) -> VerifiedLayer:
     found = known.get(chain_id)
     if found is None:
         findings: list[Finding] = []
         layer: Layer | None = None
         try:
+            if not evidence.is_directory(f"{LAYERDB}/{chain_id.hex}"):
+                # Missing, or a symlink, which would lead out of the root.
+                raise NoSuchLayer(f"no such layer: {chain_id}")
             layer = root.layers.get(chain_id)
             if chain_id_of(layer.parent, layer.diff_id) != chain_id:
                 findings.append(Finding("record", "", "its parent and diff_id do not fold to its chain ID"))
@@ -159,7 +177,9 @@ def _read_layer(root: DataRoot, chain_id: ChainID, known: dict[str, VerifiedLaye
     return found
 
 
-def _look_at_directories(root: DataRoot, layers: list[VerifiedLayer], workers: int, progress: Progress | None) -> None:
+def _look_at_directories(
+    root: DataRoot, evidence: Evidence, layers: list[VerifiedLayer], workers: int, progress: Progress | None
+) -> None:
     """Both passes over each layer that is there, the largest first."""
     work: list[tuple[VerifiedLayer, Layer, Callable[..., list[tuple[str, str, str]]]]] = []
     for found in layers:
@@ -167,7 +187,7 @@ def _look_at_directories(root: DataRoot, layers: list[VerifiedLayer], workers: i
         if layer is None:
             continue
         path = root.layers.diff_path(layer.cache_id)
-        if not os.path.isdir(path):
+        if not evidence.is_directory(f"{DRIVER}/{layer.cache_id}/diff"):
             found.findings.append(Finding("missing", "", f"its directory {path} is missing"))
             continue
         work += ((found, layer, check_content), (found, layer, check_metadata))

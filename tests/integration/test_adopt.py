@@ -83,3 +83,14 @@ def test_what_is_somebodys_stays_his(tool: Tool, orphan: Path) -> None:
     assert (orphan / "diff/kept").exists()
     shutil.rmtree(orphan)
     shutil.rmtree(orphan.with_name(orphan.name + "-init"))
+
+
+def test_a_container_whose_init_layer_is_gone(tool: Tool) -> None:
+    tool.good("run", "--name", "broken", "--network", "none", "busybox:test", "sh", "-c", "echo kept >/kept")
+    mounts = tool.root / "image/overlay2/layerdb/mounts" / tool.inspect("broken")["Id"]
+    shutil.rmtree(tool.root / "overlay2" / (mounts / "init-id").read_text())
+    assert tool("start", "broken").returncode == 1
+    assert "minidock adopt makes a new container" in tool("fsck", "--repair").stdout
+    tool.good("adopt", "--name", "mended", (mounts / "mount-id").read_text(), "cat", "/kept")
+    assert tool.good("start", "-a", "mended") == "kept"
+    assert fsck(str(tool.root)).exit_status in (0, 2)

@@ -124,3 +124,28 @@ def test_the_engine_works_on_what_was_mended(
         engine.stop()
     with DataRoot.open(str(bad.path), write=False) as root:
         assert verify(root).is_whole
+
+
+def test_beside_a_running_engine(running: Engine, session_scratch: Path, busybox_layer: bytes, scratch: Path) -> None:
+    """Looking works and disturbs nothing; a change is refused."""
+    archive = builders.docker_archive(session_scratch / "fsck-live.tar", *images(busybox_layer))
+    running.docker("load", "-i", archive)
+    running.docker("run", "-d", "--name", "fsck-box", "--network", "none", "well:1", "sleep", "1000")
+    try:
+        done = tool(running.root, "fsck")
+        assert (done.returncode, done.stdout) == (0, f"{running.root}: clean\n")
+        assert "somebody is at work" in done.stderr
+        assert tool(running.root, "verify", "sick:1", "well:1").returncode == 0
+        assert "somebody is at work" in tool(running.root, "gc").stdout
+        assert tool(running.root, "cp", "well:1:/well", str(scratch / "well")).returncode == 0
+        (scratch / "plan").write_text(
+            '{"Plan":"repair","Version":1,"Root":"/","Remarks":[],"Steps":[{"Step":"put-directory","Path":"new",'
+            '"Why":"","Proof":"","Before":null,"Mode":448}]}'
+        )
+        done = tool(running.root, "fsck", "--apply", str(scratch / "plan"))
+        assert done.returncode == 125
+        assert "is running on the data root" in done.stderr
+        assert not (running.root / "new").exists()
+    finally:
+        running.docker("rm", "-f", "fsck-box")
+        running.docker("rmi", "-f", "sick:1", "well:1")
