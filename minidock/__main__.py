@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 # docker's client gives up with 125 where the engine refused to run something, and with 1 everywhere else.
 _FAILED = 1
 _FAILED_TO_RUN = 125
-_INTERRUPTED = 130
+_KILLED = 128
+_SIGHUP, _SIGINT, _SIGTERM = 1, 2, 15
+# Commands that make much before any of it is visible: ended by a signal, they take it back at once. The others either
+# pass signals on to a container's process, or are over before one could tell the difference.
+_MAKERS = frozenset(("pull_tar", "load", "import_", "commit", "save", "export", "cp", "rmi", "diff", "verify"))
 
 
 def run(argv: list[str]) -> int:
@@ -37,6 +41,8 @@ def _call(handler: str, options: dict[str, Any]) -> int:
     from minidock.cli.failures import report
     from minidock.errors import CommandError, MinidockError
 
+    if handler in _MAKERS:
+        _end_on_signals()
     try:
         module = __import__(f"minidock.cli.commands.{handler}", None, None, ["handle"])
         status: int = module.handle(options)
@@ -48,11 +54,23 @@ def _call(handler: str, options: dict[str, Any]) -> int:
         return error.exit_code if handler == "run" else _FAILED
 
 
+def _end_on_signals() -> None:
+    """Let SIGTERM and SIGHUP end the command as SIGINT does, by an exception; one that is ignored stays so."""
+    import _signal  # type: ignore[import-not-found]
+
+    def end(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    for number in (_SIGTERM, _SIGHUP):
+        if _signal.getsignal(number) is _signal.SIG_DFL:
+            _signal.signal(number, end)
+
+
 def _guarded(argv: list[str]) -> int:
     try:
         return run(argv)
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+    except KeyboardInterrupt as interrupt:
+        return _KILLED + (interrupt.args[0] if interrupt.args else _SIGINT)
     except BrokenPipeError:
         # the reader went away, as `head` does; nobody is left to tell
         return _FAILED

@@ -95,11 +95,16 @@ add("file-text", errors.BadArchive, "libmagic says ASCII text", b"just words\n" 
 add("file-html", errors.BadArchive, "not an image archive", b"<!DOCTYPE html><html><body>404</body></html>\n" * 20)
 add("file-gzip-png", errors.BadArchive, "not an image archive", gzip.compress(PNG))
 add("file-gzip-nothing", errors.BadArchive, "empty", gzip.compress(b""))
-add("file-gzip-cut", errors.BadArchive, "truncated", gzip.compress(builders.outer_tar(saved()))[:-40])
-add("file-xz-cut", errors.BadArchive, "truncated", lzma.compress(builders.outer_tar(saved()))[:-40])
+add(
+    "file-gzip-cut",
+    errors.BadArchive,
+    "archive: truncated gzip",
+    gzip.compress(builders.outer_tar(saved()))[:-40],
+)
+add("file-xz-cut", errors.BadArchive, "archive: truncated xz", lzma.compress(builders.outer_tar(saved()))[:-40])
 
 
-@case("file-gzip-corrupt", errors.BadArchive, "corrupt")
+@case("file-gzip-corrupt", errors.BadArchive, "archive: corrupt gzip stream: ")
 def _gzip_corrupt(_: str) -> bytes:
     data = bytearray(gzip.compress(builders.outer_tar(saved())))
     data[len(data) // 2] ^= 0xFF

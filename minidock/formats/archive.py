@@ -17,7 +17,7 @@ import stat
 from minidock.constants import MAX_MANIFEST_BYTES
 from minidock.errors import BadArchive, BadConfig, BadManifest, NotFound, SyscallError, UsageError
 from minidock.formats.archivedimage import ArchivedImage, LayerBlob, read_member
-from minidock.formats.compression import identify, open_decompressed, sniff
+from minidock.formats.compression import DecompressedFile, identify, open_decompressed, sniff
 from minidock.formats.dockersave import read_saved_images
 from minidock.formats.layoutdir import DirectoryMembers
 from minidock.formats.manifest import ImageManifest, parse_manifest_json
@@ -271,7 +271,7 @@ def _spool(fd: int, kind: str, head: bytes, what: str, spool_dir: str, progress:
         stream = open_decompressed(fd, kind, head=head)
         buffer = memoryview(bytearray(_COPY_BYTES))
         done = 0
-        while size := stream.readinto(buffer):
+        while size := _read_stream(stream, buffer, what):
             if done == 0 and kind != "none":
                 _check_is_tar(bytes(buffer[: min(size, _HEAD_BYTES)]), f"{what} ({kind} compressed)")
             _leave_room(spool)
@@ -290,6 +290,14 @@ def _spool(fd: int, kind: str, head: bytes, what: str, spool_dir: str, progress:
             raise SyscallError(f"spool {what} in {spool_dir}", error.errno or 5) from None
         raise
     return spool
+
+
+def _read_stream(stream: DecompressedFile, buffer: memoryview, what: str) -> int:
+    try:
+        return stream.readinto(buffer)
+    except BadArchive as error:
+        hint = error.hint or "the file is damaged or was cut: copy or make it once more"
+        raise BadArchive(f"{what}: {error.message}", hint=hint) from None
 
 
 def _leave_room(fd: int) -> None:

@@ -23,6 +23,7 @@ from minidock.formats.tarheader import looks_like_tar
 from minidock.formats.tarsplit import TarSplitWriter
 from minidock.formats.tarstream import TarEntry, TarReader, clean_name
 from minidock.store.bytewindow import ByteWindow, Pipeline, Poisoned
+from minidock.store.confinement import confine
 from minidock.store.layerwriter import LayerWriter, show_name, stores_data
 
 TYPE_CHECKING = False
@@ -347,7 +348,7 @@ def preload(compressions: set[str]) -> None:
 
 
 def enter_layer(diff_fd: int) -> None:
-    """Make a layer's directory this process's root, and set the umask aside.
+    """Make a layer's directory this process's root, shut the ways out of it, and set the umask aside.
 
     From here on a module or codec looked for by name would be the layer's: the ways to find one are closed.
     Raises: SyscallError
@@ -362,6 +363,7 @@ def enter_layer(diff_fd: int) -> None:
         os.chroot(".")
     except OSError as error:
         raise SyscallError("chroot(layer's diff directory)", error.errno or 0) from None
+    confine()
 
 
 def describe_error(error: BaseException) -> dict[str, Any]:
