@@ -298,7 +298,9 @@ class LayerUnpacker:
         reader, left = self._reader, size_bytes
         next_report = reader.position + _PROGRESS_BYTES
         try:
-            for piece in reader.pieces(size_bytes):
+            # Most files are one piece, which needs no generator.
+            is_small = self._is_mapped and size_bytes <= PIECE_BYTES
+            for piece in (reader.read(size_bytes),) if is_small else reader.pieces(size_bytes):
                 left -= len(piece)
                 written = os.write(fd, piece)
                 while written < len(piece):

@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 import pytest
 
 from tests import builders
-from tests.integration.tool import wait_until
 
 PROJECT = str(Path(__file__).resolve().parents[2])
 # As minidock/entry.sh starts it: isolated, without site, the packages' directory added by hand.
@@ -357,35 +356,6 @@ def test_interrupting_ends_with_130(loaded: Cli, scratch: Path) -> None:
         _, said = process.communicate(timeout=30)
     assert (process.returncode, said) == (130, b"")
     assert loaded("rm", "-f", "long").stdout == "long\n"
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-@pytest.mark.parametrize("words", [("pull-tar", "-"), ("load",), ("import", "-", "x:1")])
-def test_a_command_that_is_ended_takes_back_what_it_began(
-    loaded: Cli, scratch: Path, number: int, words: tuple[str, ...]
-) -> None:
-    """In the middle of an archive that goes on coming: nothing is left for the next command to sweep."""
-    before = builders.tree_listing(scratch / "root")
-    stage = scratch / "root/minidock/stage"
-    with subprocess.Popen(
-        command(scratch / "root", *words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdin is not None
-        process.stdin.write(builders.tar_header(b"file", size=8 << 20) + bytes(4 << 20))
-        process.stdin.flush()
-        wait_until(lambda: list(stage.iterdir()), "the command to have begun")
-        process.send_signal(number)
-        said, complained = process.communicate(timeout=30)
-    assert (process.returncode, said, complained) == (128 + number, b"", b"")
-    assert builders.tree_listing(scratch / "root") == before
-
-
-def test_an_ignored_signal_stays_ignored(loaded: Cli, scratch: Path, busybox_archive: Path) -> None:
-    """As nohup has it."""
-    words = command(scratch / "root", "load", "-i", str(busybox_archive))
-    script = "trap '' HUP; \"$@\" & wait_for=$!; kill -HUP $wait_for; wait $wait_for"
-    done = subprocess.run(["sh", "-c", script, "sh", *words], capture_output=True, check=False, timeout=60)
-    assert (done.returncode, done.stdout) == (0, b"Loaded image: busybox:test\n")
 
 
 def test_running_containers(loaded: Cli) -> None:
