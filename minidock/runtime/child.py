@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 _TIOCSCTTY, _TIOCSPGRP = 0x540E, 0x5410
 _S_IFIFO, _S_IFMT, _S_IFDIR = 0o010000, 0o170000, 0o040000
+_REFUSED = 255
 _EXEC_MESSAGES = {errno.ENOEXEC: "exec format error", errno.ENOENT: "no such file or directory"}
 
 
@@ -219,10 +220,12 @@ def _enter_as_we_are(
 
 
 def exec_error(program: bytes, errno_value: int) -> CommandError:
-    """Why execve(2) refused a program: 127 when it or its interpreter is missing, else 126."""
+    """Why execve(2) refused a program that is there: a foreign architecture, say, or a missing interpreter.
+
+    Source: runc 1.2 and newer, libcontainer/init_linux.go: 255 (docker 28.5); older ones gave 1
+    """
     message = _EXEC_MESSAGES.get(errno_value, os.strerror(errno_value).lower())
-    code = 127 if errno_value == errno.ENOENT else 126
-    return CommandError(f"exec {os.fsdecode(program)}: {message}", exit_code=code)
+    return CommandError(f"exec {os.fsdecode(program)}: {message}", exit_code=_REFUSED)
 
 
 def _take_standard(channels: Channels, console_fd: int, user: User) -> None:

@@ -53,9 +53,9 @@ def test_writes_land_in_the_upper_directory(bundle: Bundle) -> None:
         (["./nosuch"], 127, 'exec: "./nosuch": stat ./nosuch: no such file or directory'),
         (["/etc/passwd"], 126, 'exec: "/etc/passwd": permission denied'),
         (["/etc"], 126, 'exec: "/etc": permission denied'),
-        (["/bin/foreign"], 126, "exec /bin/foreign: exec format error"),
-        (["/bin/empty"], 126, "exec /bin/empty: exec format error"),
-        (["/bin/orphan"], 127, "exec /bin/orphan: no such file or directory"),
+        (["/bin/foreign"], 255, "exec /bin/foreign: exec format error"),
+        (["/bin/empty"], 255, "exec /bin/empty: exec format error"),
+        (["/bin/orphan"], 255, "exec /bin/orphan: no such file or directory"),
     ],
 )
 def test_exit_codes(bundle: Bundle, argv: list[str], code: int, words: str) -> None:

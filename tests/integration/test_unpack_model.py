@@ -102,9 +102,12 @@ class Model:
         self.explicit.add(path)
 
     def link(self, path: bytes, target: bytes) -> None:
-        self.place(path)
-        _, _, node = self.walk(target.split(b"/"), follow_last=False)
+        parent, name, present = self.place(path)
+        trail, target_name, node = self.walk(target.split(b"/"), follow_last=False)
         if node is None or node.kind == "d":
+            raise Refused
+        # A link to the whiteout that it replaces finds nothing to link to.
+        if node is present and trail[-1] is parent and target_name == name:
             raise Refused
         self.put(path, node)
 
