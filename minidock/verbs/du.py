@@ -293,11 +293,10 @@ class _Accounting:
             return "", "names and folders"
         return "", f"other: {top}"
 
-    @staticmethod
-    def _judge_stage(name: str) -> tuple[str, str]:
-        from minidock.store.transaction import is_owner_alive
+    def _judge_stage(self, name: str) -> tuple[str, str]:
+        from minidock.store.transaction import is_stage_owned
 
-        if is_owner_alive(name):
+        if is_stage_owned(f"{self._account.root}/{_STAGE}", name):
             return "", "being made or removed now"
         return "left by an interrupted command; the next one that writes clears it", ORPHANS
 

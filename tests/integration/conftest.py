@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,3 +18,29 @@ def tool(scratch: Path, busybox_archive: Path) -> Iterator[Tool]:
     made = Tool(scratch / "root", busybox_archive)
     yield made
     made.close()
+
+
+class SubordinateIDs:
+    """The lines of a user in /etc/subuid and /etc/subgid, for as long as a test session lasts."""
+
+    USER, FIRST, COUNT = f"minidocktest{os.getpid()}", 700000, 65536
+    LINE = f"{USER}:{FIRST}:{COUNT}\n"
+
+    def set(self, line: str) -> None:
+        """Leave this as the user's only line, and the others' as they are."""
+        for path in ("/etc/subuid", "/etc/subgid"):
+            with open(path, "a+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                file.seek(0)
+                kept = "".join(each for each in file if each != self.LINE)
+                file.truncate(0)
+                file.write(kept + line)
+
+
+@pytest.fixture(scope="session")
+def subordinate_ids() -> Iterator[None]:
+    """A user for --userns remap."""
+    ids = SubordinateIDs()
+    ids.set(ids.LINE)
+    yield
+    ids.set("")

@@ -99,7 +99,7 @@ def _strace(bundle: Bundle, scratch: Path, *argv: str, **options: Any) -> list[s
 _BY_NAME = re.compile(r"\b(open|openat|openat2|execve|stat|newfstatat|access|readlink)\(([^)]*)")
 
 
-def _names_between(lines: list[str], first: str, last: str) -> list[str]:
+def names_between(lines: list[str], first: str, last: str) -> list[str]:
     """The paths that one process names in open-like calls between two calls, descriptors left out."""
     begin = next(number for number, line in enumerate(lines) if first in line)
     process = lines[begin].split()[0]
@@ -152,7 +152,7 @@ def test_d3_nothing_is_taken_from_the_container(options: dict[str, Any], scratch
     (scratch / "hosts").write_text("")
     lines = _strace(bundle, scratch, "true", etc_files={"/etc/hosts": str(scratch / "hosts")}, **options)
     last = "execveat(" if "init" not in options else "clone("
-    names = _names_between(lines, "pivot_root(", last)
+    names = names_between(lines, "pivot_root(", last)
     assert set(names) <= PLANNED, sorted(set(names) - PLANNED)
     assert not any("POISON" in line for line in lines)
     mapped = [line for line in lines if "pivot_root(" in line]

@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.test_userns import MODE
 from tests.integration.tool import PROJECT, Tool, command, wait_until
+
+pytestmark = pytest.mark.usefixtures("subordinate_ids")
 
 BOX = "busybox:test"
 # A change of user clears the parent-death signal, and nobody ties the process to its monitor anew.
@@ -98,6 +101,27 @@ def test_an_orphan_of_rm_goes_with_the_next_command(tool: Tool) -> None:
     tool.good("stop", "-t", "0", "box")
     tool.good("create", "--name", "next", BOX, "true")
     assert tool.good("ps", "-a", "--format", "{{.Names}}") == "next"
+
+
+def test_a_container_of_any_kind_ends_with_its_monitor(tool: Tool) -> None:
+    """The parent-death signal outlives the changes of user and the clones on the way to the program."""
+    tool.good("run", "-d", "--name", "donor", BOX, "sleep", "1000")
+    kinds: list[tuple[str, ...]] = [
+        ("--userns", MODE),
+        ("--userns", MODE, "--user", "1000"),
+        ("--pid", "container:donor"),
+        ("--user", "1000"),
+        ("--init",),
+    ]
+    for words in kinds:
+        tool.good("run", "-d", "--name", "box", *words, BOX, "sleep", "1000")
+        record = tool.record("box")
+        os.kill(record["MonitorPid"], signal.SIGKILL)
+        wait_until(lambda pid=record["Pid"]: not is_alive(pid), f"the end of {words}")
+        state = tool.inspect("box")["State"]
+        assert (state["Status"], state["ExitCode"]) == ("exited", 137), words
+        tool.good("rm", "box")
+    assert tool.status("donor") == "running"
 
 
 class Elsewhere:

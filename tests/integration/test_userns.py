@@ -2,47 +2,28 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import os
 import subprocess
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.integration.conftest import SubordinateIDs
+from tests.integration.test_hazards_d import PLANNED, names_between
 from tests.integration.tool import Terminal, Tool, command
 
 BOX = "busybox:test"
-USER, FIRST, COUNT = "minidocktest", 700000, 65536
-MODE = f"remap:{USER}"
+FIRST, COUNT, MODE = SubordinateIDs.FIRST, SubordinateIDs.COUNT, f"remap:{SubordinateIDs.USER}"
+# docker-default, on a host that has it, keeps mount(2) from any container.
+POWERFUL = ("--cap-add", "SYS_ADMIN", "--security-opt", "apparmor=unconfined")
+pytestmark = pytest.mark.usefixtures("subordinate_ids")
 PROBE = (
     "id; cat /proc/self/uid_map /proc/self/gid_map; echo again > /dev/stdout; touch /made; "
     "stat -c %u:%g /made /bin /dev /"
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def ranges() -> Iterator[None]:
-    """A user with subordinate IDs, for the length of these tests."""
-    line = f"{USER}:{FIRST}:{COUNT}\n"
-    paths = [Path("/etc/subuid"), Path("/etc/subgid")]
-
-    def change(path: Path, add: str) -> None:
-        with open(path, "a+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            file.seek(0)
-            kept = "".join(each for each in file if each != line)
-            file.truncate(0)
-            file.write(kept + add)
-
-    for path in paths:
-        change(path, line)
-    yield
-    for path in paths:
-        change(path, "")
 
 
 def owner(path: Path) -> tuple[int, int]:
@@ -87,12 +68,12 @@ def test_what_is_kept_from_any_container_is_kept_from_this_one(tool: Tool) -> No
         mapped = tool.good("run", "--rm", "--userns", MODE, *words, BOX, "sh", "-c", script)
         assert mapped == plain, words
     for script in ("mknod /n c 1 3", "umount /proc/keys", "umount /dev", "echo x > /proc/sys/kernel/core_pattern"):
-        done = tool("run", "--rm", "--userns", MODE, "--cap-add", "SYS_ADMIN", BOX, "sh", "-c", script)
+        done = tool("run", "--rm", "--userns", MODE, *POWERFUL, BOX, "sh", "-c", script)
         assert done.returncode == 1 or script == "umount /proc/keys", (script, done)
 
 
 def test_powers_over_what_is_its_own(tool: Tool) -> None:
-    words = ("--userns", MODE, "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN")
+    words = ("--userns", MODE, *POWERFUL, "--cap-add", "NET_ADMIN")
     script = (
         "hostname other && hostname && mount -t tmpfs x /tmp && touch /tmp/y && ip link set lo down && "
         "chown 1000 /home && id"
@@ -330,3 +311,25 @@ def test_where_files_cannot_be_shown_with_other_ids(busybox_archive: Path, scrat
         tool.close()
     finally:
         subprocess.run(["umount", root], check=True)
+
+
+@pytest.mark.parametrize(
+    "words", [("--userns", MODE), ("--userns", MODE, "--user", "alice", "-w", "/work"), ("--pid", "container:donor")]
+)
+def test_nothing_is_taken_from_the_container_on_the_way(tool: Tool, scratch: Path, words: tuple[str, ...]) -> None:
+    """Between pivot_root and execve the process names nothing but what the plan names (hazard D3)."""
+    tool.good("run", "-d", "--name", "donor", BOX, "sleep", "1000")
+    log = scratch / "strace"
+    done = subprocess.run(
+        ["strace", "-f", "-o", log, *command("run", "--rm", "--network", "none", *words, BOX, "true")],
+        env=tool.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done
+    lines = log.read_text().splitlines()
+    names = names_between(lines, "pivot_root(", "execveat(")
+    assert len(names) > 10
+    assert set(names) - PLANNED <= {"/etc/hostname", "/etc/resolv.conf", "."}, sorted(set(names) - PLANNED)
