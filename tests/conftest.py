@@ -73,6 +73,15 @@ def remove_tree(path: Path) -> None:
     subprocess.run(["rm", "-rf", "--one-file-system", path], check=False, stderr=subprocess.DEVNULL)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _outside_stays_as_it_is() -> Iterator[None]:
+    """In CI, where nobody else is at work: what containers' networks need is made in the session's own alone."""
+    before = netns.outside_state() if IN_CI and os.geteuid() == 0 else {}
+    yield
+    if before:
+        assert netns.outside_state() == before
+
+
 @pytest.fixture
 def scratch() -> Iterator[Path]:
     """An empty directory on tmpfs, where neither sync nor deletion costs much."""

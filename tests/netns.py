@@ -8,7 +8,9 @@ so, with outside().
 from __future__ import annotations
 
 import ctypes
+import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -39,6 +41,30 @@ def enter_own() -> None:
 def outside() -> list[str]:
     """The words before a command that has to reach the package mirror."""
     return [] if _outside_fd < 0 else ["nsenter", f"--net=/proc/{os.getpid()}/fd/{_outside_fd}"]
+
+
+def outside_state() -> dict[str, object]:
+    """Links, addresses, routes, rules, sysctls and named namespaces of the machine's own network."""
+
+    def told(*words: str) -> str:
+        return builders.run_command(*outside(), *words, check=False).stdout
+
+    def rows(*words: str, keys: tuple[str, ...]) -> list[str]:
+        return sorted(str([row.get(key) for key in keys]) for row in json.loads(told("ip", "-j", *words) or "[]"))
+
+    links = rows("link", keys=("ifname", "flags", "master", "mtu"))
+    addresses = json.loads(told("ip", "-j", "address") or "[]")
+    return {
+        "links": links,
+        "addresses": sorted(
+            f"{link['ifname']} {one.get('local')}/{one['prefixlen']}" for link in addresses for one in link["addr_info"]
+        ),
+        "routes": rows("route", keys=("dst", "gateway", "dev")) + rows("-6", "route", keys=("dst", "gateway", "dev")),
+        "policies": told("ip", "rule"),
+        "rules": re.sub(r"packets \d+ bytes \d+", "", told("nft", "list", "ruleset")),
+        "sysctls": told("cat", "/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv6/conf/all/forwarding"),
+        "namespaces": told("ip", "netns", "list"),
+    }
 
 
 def ping(address: str, namespace: str = "") -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 
-from minidock.errors import MinidockError, SyscallError, UsageError
+from minidock.errors import ContainerRunning, MinidockError, SyscallError, UsageError
 from minidock.formats.subnets import mac_of
 from minidock.ids import random_hex64
 from minidock.linux.netlink import Netlink, remove_link
@@ -102,6 +102,9 @@ def join_networks(container: Container, hostname: str) -> Places:
     with NetworkLock(root):
         others = reclaim_locked(root)
         wanted = [(root.networks.get(name), asked) for name, asked in asked_networks(container).items()]
+        if any(member.container_id == container.id for member in others):
+            # To wait for it would be to wait for who may be waiting for the lock that is held here.
+            raise ContainerRunning(f"container {container.name} has not left its networks yet", hint="start it again")
         fd = root.endpoints.hold(container.id)
         try:
             with Netlink() as link:
@@ -241,6 +244,8 @@ def reclaim_locked(root: DataRoot) -> list[Membership]:
     """
     members = root.endpoints.all()
     for member in members:
+        # A process that has changed its user may outlive its monitor.
+        member.is_live = member.is_live or _is_orphan(root, member.container_id)
         if not member.is_live:
             _leave(root, member)
             for one in member.endpoints:
@@ -249,6 +254,13 @@ def reclaim_locked(root: DataRoot) -> list[Membership]:
         for one in [one for one in member.endpoints if one.is_passing]:
             drop_place(root, member, one)
     return [member for member in members if member.is_live]
+
+
+def _is_orphan(root: DataRoot, container_id: str) -> bool:
+    try:
+        return root.containers.get(container_id).is_running()
+    except MinidockError:
+        return False
 
 
 def _leave(root: DataRoot, member: Membership) -> None:

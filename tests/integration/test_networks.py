@@ -134,6 +134,35 @@ def test_a_killed_monitor_leaves_nothing_after_the_next_command(tool: Tool) -> N
     assert tool.status("box") == "running"
 
 
+def test_a_killed_starter_takes_no_address_along(tool: Tool) -> None:
+    starter = tool.start("run", "--name", "box", BOX, "sleep", "1000", stdout=subprocess.DEVNULL)
+    wait_until(lambda: "box" in tool.good("ps", "--format", "{{.Names}}").split(), "the container")
+    address = tool.inspect("box")["NetworkSettings"]["IPAddress"]
+    starter.kill()
+    starter.wait(10)
+    other = tool.good("run", "--rm", BOX, "ip", "-o", "-4", "address", "show", "dev", "eth0")
+    assert f" {address}/" not in other
+    netns.ping(address)
+
+
+def test_a_container_that_outlives_its_monitor_keeps_its_address(tool: Tool) -> None:
+    # A change of user clears the signal that ties a process to its monitor.
+    script = "busybox su -s /bin/sh alice -c 'exec sleep 1000'"
+    tool.good("run", "-d", "--name", "box", BOX, "sh", "-c", f"exec {script}")
+    address = tool.inspect("box")["NetworkSettings"]["IPAddress"]
+    record = tool.record("box")
+    wait_until(lambda: Path(f"/proc/{record['Pid']}/cmdline").read_bytes().startswith(b"sleep"), "the change of user")
+    os.kill(record["MonitorPid"], signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{record['MonitorPid']}").exists(), "the monitor's end")
+    assert tool.status("box") == "running"
+    other = tool.good("run", "--rm", BOX, "ip", "-o", "-4", "address", "show", "dev", "eth0")
+    assert f" {address}/" not in other
+    netns.ping(address)
+    tool.good("rm", "-f", "box")
+    tool.good("run", "--rm", BOX, "true")
+    assert_nothing_left(tool)
+
+
 def of_root(tool: Tool) -> list[int]:
     """The processes that work on this root: starters and monitors, which have its name in their environment."""
     mark = f"MINIDOCK_ROOT={tool.root}".encode()
@@ -170,7 +199,7 @@ def test_killed_at_a_step_of_the_set_up(tool: Tool, call: str, number: int) -> N
     assert "killed by SIGKILL" in told.read_text(errors="replace")
     for pid in of_root(tool):
         os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not of_root(tool), "the end of every process")
+    wait_until(lambda: not of_root(tool) and not tool.good("ps", "-q"), "the end of every process")
     tool.good("run", "--rm", BOX, "true")
     assert_nothing_left(tool)
     tool("rm", "-f", "box")
