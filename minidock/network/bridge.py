@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 ALIAS = "minidock "
 _MAX_ALIAS = 255
 _FORWARD = (("net.ipv4.ip_forward", False), ("net.ipv6.conf.all.forwarding", True))
-_LOOPBACK = Subnet.parse("127.0.0.0/8")
 
 
 class NamespaceLock:

@@ -300,11 +300,3 @@ def remove_leftover(root: DataRoot, one: Endpoint) -> None:
         # Gone meanwhile.
         if error.errno != 19:
             raise
-
-
-def try_reclaim(root: DataRoot) -> None:
-    """Reclaim, for commands whose own work must not fail for it; the next one tries again."""
-    try:
-        reclaim(root)
-    except (MinidockError, OSError) as error:
-        root.tell("network", f"# left for later: {error}")
