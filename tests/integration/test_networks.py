@@ -219,6 +219,20 @@ def test_bridges_of_roots_that_are_no_more_are_removed(tool: Tool, scratch: Path
     assert name not in rules and bridge_of(tool) in rules
 
 
+def test_two_data_roots_do_not_collide(tool: Tool, scratch: Path, busybox_archive: Path) -> None:
+    other = Tool(scratch / "other", busybox_archive)
+    starts = [each.start("run", "-d", "--name", "box", BOX, "sleep", "1000") for each in (tool, other)]
+    assert [process.wait(60) for process in starts] == [0, 0]
+    places = [each.inspect("box")["NetworkSettings"] for each in (tool, other)]
+    assert places[0]["Gateway"] != places[1]["Gateway"]
+    assert bridge_of(tool) != bridge_of(other)
+    for place in places:
+        netns.ping(place["IPAddress"])
+    done = tool("exec", "box", "busybox", "ping", "-c", "1", "-w", "3", places[1]["IPAddress"])
+    assert done.returncode == 1
+    other.close()
+
+
 def test_a_bridge_of_another_root_with_the_same_path(tool: Tool) -> None:
     """As when the path means another directory in a container that shares the host's network."""
     tool.good("run", "--rm", BOX, "true")
