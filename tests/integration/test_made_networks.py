@@ -224,7 +224,7 @@ def test_the_bridge_of_a_start_is_that_of_create(tool: Tool) -> None:
     }
     subprocess.run(["ip", "link", "delete", "named0"], check=True)
     assert "mtu 1400" in tool.good("run", "--rm", "--network", "front", BOX, "ip", "link", "show", "eth0")
-    wait_until(lambda: not [name for name in links() if name.startswith("veth")], "the end of the links")
+    wait_until(lambda: not [name for name in links() if name.startswith("veth")], "the end of the links", 60)
     assert look() == made
     assert rules() == ruled
     tool.good("network", "rm", "front")

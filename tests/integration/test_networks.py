@@ -42,7 +42,7 @@ def members(tool: Tool) -> list[str]:
 def assert_nothing_left(tool: Tool) -> None:
     """No address on record, no link, no rule of a port; the bridge stays, as docker0 does."""
     assert members(tool) == []
-    wait_until(lambda: not [name for name in links() if name.startswith("veth")], "the end of the links")
+    wait_until(lambda: not [name for name in links() if name.startswith("veth")], "the end of the links", 60)
 
 
 @pytest.fixture
