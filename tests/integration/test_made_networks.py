@@ -188,7 +188,9 @@ def test_a_connection_cut_short_is_cleared_up(tool: Tool, verb: str, call: str, 
     for one in record["Endpoints"]:
         assert f"{one['address']}/{one['prefix']}" in inside
     assert inside.count("eth") == 2 * len(record["Endpoints"])
-    assert len([name for name in links() if name.startswith("veth")]) == len(record["Endpoints"])
+    own = {one["link"] for one in record["Endpoints"]}
+    # Those of the container that has just ended may take a moment.
+    wait_until(lambda: {name for name in links() if name.startswith("veth")} == own, "the links on record alone", 60)
 
 
 def test_the_bridge_of_a_start_is_that_of_create(tool: Tool) -> None:
