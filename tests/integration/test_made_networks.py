@@ -311,10 +311,16 @@ def test_ls(tool: Tool) -> None:
 )
 def test_what_create_refuses(tool: Tool, words: list[str], message: str) -> None:
     tool.good("network", "create", "--subnet", "10.7.0.0/24", "front")
-    before = sorted(os.listdir(tool.root / "minidock/network")), sorted(links())
+
+    def look() -> tuple[list[str], list[str]]:
+        # Links of earlier tests' containers may be on their way out.
+        bridges = sorted(name for name in links() if not name.startswith("veth"))
+        return sorted(os.listdir(tool.root / "minidock/network")), bridges
+
+    before = look()
     done = tool("network", "create", *words)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"minidock: {message}\n")
-    assert (sorted(os.listdir(tool.root / "minidock/network")), sorted(links())) == before
+    assert look() == before
 
 
 @pytest.mark.parametrize("number", (1, 3, 5, 7))
