@@ -120,7 +120,8 @@ def _content(files: LayerFiles, step: FileEntry, found: FindingList) -> Iterator
         _tell_damage(error, step, found)
         return
     try:
-        while data := os.read(handle, _READ_BYTES):
+        # A buffer of the file's own size: a large one costs more than the reading of a small file.
+        while data := os.read(handle, min(step.size_bytes, _READ_BYTES)):
             yield data
             if len(data) == step.size_bytes:
                 return
