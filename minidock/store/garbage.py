@@ -15,7 +15,7 @@ from minidock.ids import is_hex64
 from minidock.store.catalogue import LAYERDB, MOUNTS
 from minidock.store.inspection import LINKS, STAGES, Inspection
 from minidock.store.steps import MoveAway, Plan
-from minidock.store.transaction import read_small
+from minidock.store.transaction import read_table
 from minidock.store.trash import allocated_bytes
 
 TYPE_CHECKING = False
@@ -37,7 +37,6 @@ _OPEN_REPAIRS = {
     ),
     *("mount-missing", "mount-id", "init-id", "mount-parent", "link", "lower", "short-name", "config", "container"),
 }
-_MOUNT_TABLE_BYTES = 16 << 20
 _DATABASE_BYTES = 256 << 20
 
 
@@ -52,7 +51,7 @@ class LiveMounts:
             try:
                 namespace = os.readlink(f"/proc/{pid}/ns/mnt")
                 if namespace not in tables:
-                    tables[namespace] = read_small(f"/proc/{pid}/mountinfo", _MOUNT_TABLE_BYTES)
+                    tables[namespace] = read_table(f"/proc/{pid}/mountinfo")
             except OSError:
                 # It has ended, or it is not ours to see.
                 continue

@@ -24,6 +24,7 @@ from minidock.store.transaction import (
     make_directory,
     mounts_below,
     read_small,
+    read_table,
     refuse_mounted,
     write_new,
 )
@@ -347,7 +348,7 @@ def remove_rw(root: DataRoot, stage: Stage, container_id: ContainerID) -> None:
         return
     except FormatError as error:
         raise _corrupt(record, error) from None
-    table = read_small("/proc/self/mountinfo", 1 << 20)
+    table = read_table("/proc/self/mountinfo")
     if container_id.encode() in table or mount_id.encode() in table:
         from minidock.store.views import unmount_views_of
 

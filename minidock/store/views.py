@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import os
 
-from minidock.store.transaction import read_small, unescape
+from minidock.store.transaction import read_table, unescape
 
 RUN = "/run/minidock"
 VIEWS = f"{RUN}/views"
 SOURCE = "minidock:"
-_TABLE_BYTES = 1 << 20
 
 
 class View:
@@ -34,7 +33,7 @@ def views(mount_ids: dict[str, str] | None = None) -> list[View]:
     Shape: mount_ids: container by its overlay2 directory, to know the views of running containers by
     """
     found = []
-    table = os.fsdecode(read_small("/proc/self/mountinfo", _TABLE_BYTES))
+    table = os.fsdecode(read_table("/proc/self/mountinfo"))
     for line in table.splitlines():
         head, _, tail = line.partition(" - ")
         fields, (fstype, source, options) = head.split(" "), tail.split(" ", 2)

@@ -22,8 +22,8 @@ from minidock.verbs.verify import verify
 from tests import builders
 from tests.bad_roots import BadRoot, copy_root, images
 from tests.damages import DAMAGES, exact_listing
-from tests.integration.test_bad_roots import tool
-from tests.integration.tool import command
+from tests.integration.test_bad_roots import tool as minidock
+from tests.integration.tool import Terminal, Tool, command
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def whole(session_scratch: Path, busybox_layer: bytes) -> Path:
         ("create", "--name", "sick-box", "--network", "none", "sick:1", "cat", "/data/one", "/data/two"),
         ("create", "--name", "well-box", "--network", "none", "well:1", "true"),
     ):
-        done = tool(root, *words)
+        done = minidock(root, *words)
         assert done.returncode == 0, done.stderr
     return root
 
@@ -74,15 +74,15 @@ def assert_all_works(path: Path) -> None:
         (("run", "--rm", "--network", "none", "sick:1", "cat", "/data/one", "/data/two"), "onetwo"),
         (("run", "--rm", "--network", "none", "well:1", "cat", "/well"), "well"),
     ):
-        done = tool(path, *words)
+        done = minidock(path, *words)
         assert (done.returncode, done.stdout, done.stderr) == (0, output, ""), words
 
 
 def test_a_whole_root_is_clean(bad: BadRoot) -> None:
     before = exact_listing(bad.path)
-    done = tool(bad.path, "fsck")
+    done = minidock(bad.path, "fsck")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{bad.path}: clean\n", "")
-    done = tool(bad.path, "fsck", "--repair", "--yes")
+    done = minidock(bad.path, "fsck", "--repair", "--yes")
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{bad.path}: clean\n", "")
     assert exact_listing(bad.path) == before
 
@@ -162,32 +162,32 @@ def test_the_plan_as_a_file(bad: BadRoot, scratch: Path) -> None:
     DAMAGES["link emptied"][0](bad)
     DAMAGES["size with a newline"][0](bad)
     before = exact_listing(bad.path)
-    done = tool(bad.path, "fsck", "--plan", str(scratch / "plan"))
+    done = minidock(bad.path, "fsck", "--plan", str(scratch / "plan"))
     assert (done.returncode, done.stdout, done.stderr) == (4, "", "")
     document = json.loads((scratch / "plan").read_text())
     assert [step["Step"] for step in document["Steps"]] == ["put-text", "put-text"]
     assert exact_listing(bad.path) == before
-    done = tool(bad.path, "fsck", "--repair")
+    done = minidock(bad.path, "fsck", "--repair")
     assert done.returncode == 4
     assert "nothing was done; --yes does it" in done.stderr
     assert exact_listing(bad.path) == before
     size = bad.layers[2][0] / "size"
     size.write_text("7\n")
-    done = tool(bad.path, "fsck", "--apply", str(scratch / "plan"))
+    done = minidock(bad.path, "fsck", "--apply", str(scratch / "plan"))
     assert done.returncode == 125
     assert "has changed since the plan was made (nothing was done; plan anew)" in done.stderr
     assert not (bad.path / "minidock/trash").exists()
     bad = copy_root(bad.path, scratch / "again")
     (bad.layers[2][0] / "size").write_text("4\n")
-    assert tool(bad.path, "fsck", "--plan", str(scratch / "plan")).returncode == 4
-    assert tool(bad.path, "fsck", "--apply", str(scratch / "plan")).returncode == 1
-    assert tool(bad.path, "fsck").returncode == 0
-    (entry,) = json.loads(tool(bad.path, "undo", "--list", "--json").stdout)
+    assert minidock(bad.path, "fsck", "--plan", str(scratch / "plan")).returncode == 4
+    assert minidock(bad.path, "fsck", "--apply", str(scratch / "plan")).returncode == 1
+    assert minidock(bad.path, "fsck").returncode == 0
+    (entry,) = json.loads(minidock(bad.path, "undo", "--list", "--json").stdout)
     assert (entry["State"], len(entry["Paths"])) == ("done", 2)
-    assert tool(bad.path, "undo", entry["Id"][:12]).returncode == 0
-    assert tool(bad.path, "fsck").returncode == 4
-    assert "undone" in tool(bad.path, "undo", "--list").stdout
-    done = tool(bad.path, "undo")
+    assert minidock(bad.path, "undo", entry["Id"][:12]).returncode == 0
+    assert minidock(bad.path, "fsck").returncode == 4
+    assert "undone" in minidock(bad.path, "undo", "--list").stdout
+    done = minidock(bad.path, "undo")
     assert (done.returncode, done.stdout) == (1, "")
     assert "there is nothing to undo" in done.stderr
 
@@ -217,7 +217,7 @@ def test_bad_plans(bad: BadRoot, scratch: Path) -> None:
         ),
     ):
         (scratch / "plan").write_text(text)
-        done = tool(bad.path, "fsck", "--apply", str(scratch / "plan"))
+        done = minidock(bad.path, "fsck", "--apply", str(scratch / "plan"))
         assert done.returncode == 125, done
         assert len(done.stderr.splitlines()) == 1 and reason in done.stderr, done.stderr
     assert not (scratch.parent / "etc/x").exists()
@@ -230,10 +230,10 @@ def test_a_read_only_root_is_looked_at_and_planned(bad: BadRoot, scratch: Path) 
     (scratch / "dead").mkdir()
     builders.run_command("mount", "--bind", "-o", "ro", bad.path, scratch / "dead")
     try:
-        assert tool(scratch / "dead", "fsck").returncode == 4
-        done = tool(scratch / "dead", "fsck", "--plan", "-")
+        assert minidock(scratch / "dead", "fsck").returncode == 4
+        done = minidock(scratch / "dead", "fsck", "--plan", "-")
         assert len(json.loads(done.stdout)["Steps"]) == 1
-        done = tool(scratch / "dead", "fsck", "--repair", "--yes")
+        done = minidock(scratch / "dead", "fsck", "--repair", "--yes")
         assert done.returncode == 125
         assert "Read-only file system" in done.stderr
     finally:
@@ -247,7 +247,7 @@ def test_json_and_nothing_written(bad: BadRoot) -> None:
     for path in paths:
         os.utime(path, ns=(978307200 * 10**9, os.lstat(path).st_mtime_ns), follow_symlinks=False)
     before = [os.lstat(path) for path in paths]
-    done = tool(bad.path, "fsck", "--json")
+    done = minidock(bad.path, "fsck", "--json")
     assert [os.lstat(path) for path in paths] == before
     document = json.loads(done.stdout)
     (fault,) = document["Faults"]
@@ -282,7 +282,7 @@ def test_the_page_has_every_kind_with_its_severity() -> None:
 
 def test_the_commands_of_the_page(bad: BadRoot, scratch: Path) -> None:
     """Each block of the page runs as it stands, on a root with app:1."""
-    assert tool(bad.path, "tag", "sick:1", "app:1").returncode == 0
+    assert minidock(bad.path, "tag", "sick:1", "app:1").returncode == 0
     DAMAGES["link emptied"][0](bad)
     DAMAGES["metadata of no image"][0](bad)
     shim = scratch / "minidock"
@@ -337,10 +337,10 @@ def test_no_symlink_leads_out(bad: BadRoot, place: str) -> None:
     before = exact_listing(outside)
     assert fsck(str(bad.path)).exit_status == 4
     if place not in ("the containers",):
-        done = tool(bad.path, "verify", "sick:1")
+        done = minidock(bad.path, "verify", "sick:1")
         assert (done.returncode, done.stderr) == (1, ""), done
     for words in (("fsck", "--repair", "--yes"), ("gc",), ("undo",)):
-        done = tool(bad.path, *words)
+        done = minidock(bad.path, *words)
         assert done.returncode in (0, 1, 4, 125)
         assert "Traceback" not in done.stderr and "a bug" not in done.stderr, done.stderr
         assert len(done.stderr.splitlines()) <= 1, done.stderr
@@ -353,7 +353,24 @@ def test_a_trash_that_leads_out(bad: BadRoot) -> None:
     outside.mkdir()
     (bad.path / "minidock/trash").symlink_to(outside)
     for words in (("fsck", "--repair", "--yes"), ("undo",), ("gc", "--empty-trash")):
-        done = tool(bad.path, *words)
+        done = minidock(bad.path, *words)
         assert done.returncode in (1, 125)
         assert "a symlink is on the way to it" in done.stderr, done.stderr
     assert os.listdir(outside) == []
+
+
+def test_a_terminal_is_asked(tool: Tool) -> None:
+    (record,) = [
+        path for path in (tool.root / "image/overlay2/layerdb/sha256").iterdir() if not (path / "parent").exists()
+    ]
+    (record / "size").write_text("1\n")
+    for answer, status in ((b"n\n", 4), (b"y\n", 1)):
+        terminal = Terminal(tool, "fsck", "--repair", columns=200)
+        try:
+            terminal.expect(b"printf %s 1 >")
+            terminal.expect(b"[y/N] ")
+            terminal.type(answer)
+            assert terminal.wait() == status
+        finally:
+            terminal.close()
+    assert (record / "size").read_text() == "1"

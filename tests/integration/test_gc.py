@@ -173,7 +173,7 @@ def test_buildkit_keeps_what_it_knows(bad: BadRoot) -> None:
 KILLS = """
 import os, signal, sys
 from minidock.store.root import DataRoot
-from minidock.verbs.gc import apply_gc, plan_gc
+from minidock.verbs.gc import apply_gc, empty_trash, plan_gc
 from minidock.verbs.repair import apply_repair, plan_repair
 from minidock.verbs.undo import undo
 
@@ -181,7 +181,7 @@ left = int(sys.argv[3])
 
 def audit(event, arguments):
     global left
-    if event in ("os.rename", "os.link", "os.symlink", "os.mkdir", "os.utime") or (
+    if event in ("os.rename", "os.link", "os.symlink", "os.mkdir", "os.utime", "os.remove", "os.rmdir") or (
         event == "open" and arguments[2] & (os.O_WRONLY | os.O_RDWR)
     ):
         left -= 1
@@ -193,6 +193,8 @@ with DataRoot.open(sys.argv[1]) as root:
     sys.addaudithook(audit)
     if sys.argv[2] == "undo":
         undo(root)
+    elif sys.argv[2] == "empty":
+        empty_trash(root, [])
     elif plan.steps:
         (apply_repair if sys.argv[2] == "repair" else apply_gc)(root, plan)
 """
@@ -243,6 +245,27 @@ def finish(path: Path, before: dict[str, tuple[object, ...]], what: str, number:
 
             apply_repair(root, plan_repair(root))
     assert [fault for fault in fsck(str(path)).faults if fault.severity != "leftover" or what == "gc"] == []
+
+
+def test_a_kill_while_the_trash_is_emptied(littered: BadRoot, scratch: Path) -> None:
+    """What was kept is whole or gone, the root is as it was, and the next command that writes clears up."""
+    collect(littered.path)
+    before = exact_listing(littered.path)
+    number, is_killed = 0, True
+    while is_killed:
+        number += 1 if number < 12 else 4
+        copy = scratch / f"empty{number}"
+        builders.run_command("cp", "-a", littered.path, copy)
+        is_killed = killed(copy, "empty", number)
+        with DataRoot.open(str(copy)) as root:
+            (rows,) = [len(entry.rows) for entry in list_trash(root)] or (0,)
+            assert rows in (0, len(GARBAGE) + 3)
+        assert os.listdir(copy / "minidock/stage") == []
+        assert [path[len(str(copy)) :] for path in exact_listing(copy)] == [
+            path[len(str(littered.path)) :] for path in before
+        ]
+        shutil.rmtree(copy)
+    assert number > 8
 
 
 def test_a_root_works_after_gc(littered: BadRoot) -> None:

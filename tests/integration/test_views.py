@@ -195,3 +195,28 @@ def test_reading_an_image_leaves_no_access_time(views: Tool) -> None:
     views.good("cp", "pair:1:/data", out)
     views.good("export", "-o", out / "tar", "single:1")
     assert [os.lstat(path) for path in paths] == before
+
+
+def test_views_are_found_among_many_mounts(views: Tool) -> None:
+    """The kernel gives a long table in parts, and the newest mounts stand at its end."""
+    words = " ".join(f"'{word}'" for word in command())
+    script = f"""set -e
+    mount --make-rprivate /
+    mkdir many view
+    for i in $(seq 1 100); do mount -t tmpfs none many; done
+    {words} mount pair:1 view
+    ls view/data
+    {words} mount | grep -c "$PWD/view"
+    {words} umount view
+    ls view
+    """.replace(command()[3], "$MINIDOCK_CODE")
+    script = script.replace("'$MINIDOCK_CODE'", '"$MINIDOCK_CODE"')
+    environment = {**views.environment, "MINIDOCK_CODE": command()[3]}
+    done = builders.run_command("unshare", "-m", "sh", "-c", script, cwd=views.root.parent, env=environment)
+    assert done.stdout.split() == [
+        str(views.root.parent / "view"),
+        "one",
+        "out",
+        "two",
+        "1",
+    ] or done.stdout.split() == [*("view", "one", "out", "two", "1")]
