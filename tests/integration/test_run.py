@@ -69,7 +69,7 @@ def test_killed_from_outside_is_137(tool: Tool) -> None:
         (["run", "-v", "/tmp:/a", "-v", "/etc:/a", BOX, "true"], 125, "Duplicate mount point: /a"),
         (["run", "--env-file", "/nonex", BOX, "true"], 125, "no such file"),
         (["run", "--entrypoint", "", BOX], 125, "No command specified"),
-        (["run", "-it", BOX, "true"], 125, "the input device is not a TTY"),
+        (["run", "-it", BOX, "true"], 1, "the input device is not a TTY"),
         (["run", "-u", "nobody-here", "--rm", BOX, "true"], 125, "nobody-here"),
     ],
 )
