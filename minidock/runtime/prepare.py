@@ -211,7 +211,8 @@ def mounts_of(container: Container) -> tuple[list[BindMount], list[TmpfsMount]]:
     for point in config.mount_points:
         kind, target = point.get("Type") or "bind", str(point.get("Destination", ""))
         if kind == "bind":
-            binds.append(_bind(point, str(point.get("Source", "")), target))
+            mode = config.host_text("UsernsMode")
+            binds.append(_bind(point, str(point.get("Source", "")), target, user_mode=mode))
         elif kind == "tmpfs":
             tmpfs.append(TmpfsMount(target, _tmpfs_options(point)))
         else:
@@ -226,11 +227,11 @@ def mounts_of(container: Container) -> tuple[list[BindMount], list[TmpfsMount]]:
     return binds, tmpfs
 
 
-def _bind(point: dict[str, Any], source: str, target: str, *, is_own: bool = False) -> BindMount:
+def _bind(point: dict[str, Any], source: str, target: str, *, is_own: bool = False, user_mode: str = "") -> BindMount:
     if not os.path.lexists(source):
         if point.get("SkipMountpointCreation"):
             raise UsageError(f'invalid mount config for type "bind": bind source path does not exist: {source}')
-        os.makedirs(source, 0o755, exist_ok=True)
+        _make_source(source, user_mode)
     spec = point.get("Spec") or {}
     options = spec.get("BindOptions") or {}
     return BindMount(
@@ -241,6 +242,23 @@ def _bind(point: dict[str, Any], source: str, target: str, *, is_own: bool = Fal
         recursive=options.get("NonRecursive") is not True,
         is_own=is_own,
     )
+
+
+def _make_source(path: str, user_mode: str) -> None:
+    """Make a directory to bind, and what is missing above it, as the container's root's."""
+    parent = os.path.dirname(path)
+    if not os.path.isdir(parent):
+        _make_source(parent, user_mode)
+    try:
+        os.mkdir(path, 0o755)
+    except FileExistsError:
+        return
+    if user_mode not in ("", "host"):
+        from minidock.runtime.usermap import read_user_map
+
+        user_map = read_user_map(user_mode)
+        if user_map is not None:
+            os.chown(path, *user_map.root())
 
 
 def _tmpfs_options(point: dict[str, Any]) -> str:

@@ -170,6 +170,10 @@ def test_volumes_have_the_container_s_ids_and_binds_the_host_s(tool: Tool, scrat
     assert owner(tool.root / "volumes/store/_data/new") == (0, 0)
     assert owner(scratch / "theirs/new") == (FIRST, FIRST)
     assert tool.good("run", "--rm", "-v", "store:/data", BOX, "stat", "-c", "%u", "/data/new") == "0"
+    # made for the container where it is missing, as docker makes it
+    made = scratch / "made" / "below"
+    assert tool.good("run", "--rm", "--userns", MODE, "-v", f"{made}:/m", BOX, "stat", "-c", "%u:%g", "/m") == "0:0"
+    assert owner(made) == owner(made.parent) == (FIRST, FIRST)
     out = tool.good(
         "run", "--rm", "--userns", MODE, BOX, "sh", "-c", "echo 1.2.3.4 x >> /etc/hosts; stat -c %u /etc/hosts"
     )
