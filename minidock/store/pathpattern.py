@@ -12,6 +12,9 @@ import re
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
+
+    _Moves: TypeAlias = "tuple[Mark | None, dict[bytes, set[int]], list[tuple[Callable[[bytes], object], int]]]"
 
 _MAGIC = re.compile(rb"[*?\[]")
 
@@ -24,7 +27,7 @@ class PathPattern:
     Shape: is_fixed: every letter stands for itself
     """
 
-    __slots__ = ("_matchers", "_parts")
+    __slots__ = ("_matchers", "_moves", "_parts")
 
     def __init__(self, pattern: bytes, *, is_fixed: bool = False) -> None:
         parts = [part for part in pattern.split(b"/") if part not in (b"", b".")]
@@ -34,6 +37,7 @@ class PathPattern:
                 del self._parts[-1:]
             else:
                 self._parts.append(part)
+        self._moves: dict[Mark, _Moves] = {}
         self._matchers: list[Callable[[bytes], object] | None] = [
             None if is_fixed else _matcher(part) for part in self._parts
         ]
@@ -69,16 +73,34 @@ class PathPattern:
     def step(self, mark: object, name: bytes) -> Mark | None:
         """The mark of a name below."""
         assert isinstance(mark, frozenset)
-        found: set[int] = set()
+        moves = self._moves.get(mark)
+        if moves is None:
+            moves = self._moves[mark] = self._moves_from(mark)
+        stay, literals, matchers = moves
+        found = literals.get(name)
+        if found is None and not matchers:
+            return stay
+        states = set(found or ())
+        states.update(stay or ())
+        states.update(state + 1 for matcher, state in matchers if matcher(name))
+        return self._closure(states) if states else None
+
+    def _moves_from(self, mark: Mark) -> _Moves:
+        """What a mark becomes: by any name, by certain names, and the tests for all others."""
+        stay: set[int] = set()
+        literals: dict[bytes, set[int]] = {}
+        matchers: list[tuple[Callable[[bytes], object], int]] = []
         for state in mark:
             if state == len(self._parts):
                 continue
-            part, matcher = self._parts[state], self._matchers[state]
+            matcher = self._matchers[state]
             if self._is_any(state):
-                found.add(state)
-            elif matcher(name) if matcher else part == name:
-                found.add(state + 1)
-        return self._closure(found) if found else None
+                stay.add(state)
+            elif matcher is not None:
+                matchers.append((matcher, state))
+            else:
+                literals.setdefault(self._parts[state], set()).add(state + 1)
+        return self._closure(stay) if stay else None, literals, matchers
 
     def is_wanted(self, mark: object) -> bool:
         """Whether the whole pattern has matched."""

@@ -286,16 +286,56 @@ class StackWalk:
 
     def _list(self, level: _Level) -> None:
         chosen = self._chooser.names(level.mark) if self._chooser else None
-        for place in range(len(level.layers)):
-            if chosen is not None:
-                level.names.append(sorted(chosen, reverse=True))
-                continue
-            try:
-                names = os.listdir(b"/proc/self/fd/%d" % self.handle(level, place))
-            except FileNotFoundError:
-                names = []
+        if chosen is not None:
+            chosen.sort(reverse=True)
+            level.names = [list(chosen) for _ in level.layers]
+        elif self._chooser is not None:
+            level.names = self._choose(level, self._chooser)
+        else:
+            level.names = [self._all_names(level, place) for place in range(len(level.layers))]
+        for names in level.names:
             names.sort(reverse=True)
-            level.names.append(names)
+
+    def _all_names(self, level: _Level, place: int) -> list[bytes]:
+        try:
+            return os.listdir(b"/proc/self/fd/%d" % self.handle(level, place))
+        except FileNotFoundError:
+            return []
+
+    def _entries(self, level: _Level, place: int) -> Iterator[os.DirEntry[bytes]]:
+        try:
+            with os.scandir(b"/proc/self/fd/%d" % self.handle(level, place)) as entries:
+                yield from entries
+        except FileNotFoundError:
+            return
+
+    def _choose(self, level: _Level, chooser: Chooser) -> list[list[bytes]]:
+        """The names that matter, told by the listing alone: those wanted, and directories on the way to such."""
+        step, is_wanted, mark = chooser.step, chooser.is_wanted, level.mark
+        kept: list[list[bytes]] = []
+        others: list[list[bytes]] = []
+        ways: set[bytes] = set()
+        for place in range(len(level.layers)):
+            names: list[bytes] = []
+            files: list[bytes] = []
+            for entry in self._entries(level, place):
+                name = entry.name
+                below = step(mark, name)
+                if below is None:
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    ways.add(name)
+                    names.append(name)
+                elif is_wanted(below):
+                    names.append(name)
+                elif len(level.layers) > 1:
+                    files.append(name)
+            kept.append(names)
+            others.append(files)
+        # A file that nobody asks for still hides what another layer has in a directory of its name.
+        for names, files in zip(kept, others, strict=True):
+            names += ways.intersection(files)
+        return kept
 
     def _close(self, level: _Level) -> None:
         for place, handle in enumerate(level.fds):
