@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.tool import Tool
+from tests import builders
+from tests.integration.looker import Looker
+from tests.integration.tool import Tool, command
+from tests.seen_roots import CHANGES, images
 
 
 @pytest.fixture
@@ -44,3 +47,22 @@ def subordinate_ids() -> Iterator[None]:
     ids.set(ids.LINE)
     yield
     ids.set("")
+
+
+@pytest.fixture(scope="session")
+def seen_root(session_scratch: Path, busybox_layer: bytes) -> Path:
+    """A root with the images of seen_roots and a container `box` of seen:1 that was changed; only to be looked at."""
+    root = session_scratch / "seen"
+    archive = builders.docker_archive(session_scratch / "seen.tar", *images(busybox_layer))
+    for words in (
+        ("pull-tar", "-q", archive),
+        ("run", "--name", "box", "--network", "none", "-v", "store:/store", "seen:1", "sh", "-c", CHANGES),
+    ):
+        builders.run_command(*command("--root", root, *words), timeout=60)
+    return root
+
+
+@pytest.fixture
+def look(seen_root: Path) -> Looker:
+    """minidock on that root."""
+    return Looker(seen_root)

@@ -15,7 +15,7 @@ import pytest
 from minidock.store.evidence import Evidence
 from minidock.verbs.compare import compare
 from tests import builders
-from tests.integration.test_see import Looker, look, made  # noqa: F401
+from tests.integration.looker import Looker
 from tests.integration.test_stackwalk import random_layer
 from tests.seen_roots import age, stamps
 
@@ -95,7 +95,7 @@ def test_any_two_stacks_differ_as_two_mounted_trees(seed: int, scratch: Path) ->
                 assert paths == sorted(paths, key=lambda path: path.split("/"))
 
 
-def test_a_container_against_what_is_below_it(look: Looker) -> None:  # noqa: F811
+def test_a_container_against_what_is_below_it(look: Looker) -> None:
     own = look.document("diff", "box")
     told = look.document("diff", "--why", "--content", "box")
     assert [(one["Kind"], one["Path"]) for one in told] == [(one["Kind"], one["Path"]) for one in own]
@@ -116,7 +116,7 @@ def test_a_container_against_what_is_below_it(look: Looker) -> None:  # noqa: F8
     assert text.endswith(" added, 4 changed, 2 deleted, -29B\n") or "added" in text.splitlines()[-1]
 
 
-def test_images_layers_and_tars_in_any_pair(look: Looker, scratch: Path) -> None:  # noqa: F811
+def test_images_layers_and_tars_in_any_pair(look: Looker, scratch: Path) -> None:
     told = look.document("explain", "seen:1")
     expected = look.good("diff", "seen:2", "seen:1")
     assert expected == "C /data\nC /data/deep\nA /data/deep/four\nD /data/deep/three\nD /data/one\nD /home\nC /tmp\n"
@@ -181,7 +181,7 @@ def test_why_tells_each_part(scratch: Path) -> None:
     }
 
 
-def test_a_tars_odd_members(scratch: Path, look: Looker) -> None:  # noqa: F811
+def test_a_tars_odd_members(scratch: Path, look: Looker) -> None:
     tree = scratch / "tree"
     (tree / "d").mkdir(parents=True)
     with open(tree / "d/holes", "wb") as file:
@@ -206,7 +206,7 @@ def test_a_tars_odd_members(scratch: Path, look: Looker) -> None:  # noqa: F811
     assert look.good("diff", scratch / "plain.tar", scratch / "odd.tar") == "D /d\nA /up\n"
 
 
-def test_what_cannot_be_compared_is_said(look: Looker, scratch: Path) -> None:  # noqa: F811
+def test_what_cannot_be_compared_is_said(look: Looker, scratch: Path) -> None:
     for words in (
         ("seen:1", "nothing"),
         ("nothing", "seen:1"),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import builders
-from tests.integration.test_see import Looker, look, made  # noqa: F401
+from tests.integration.looker import Looker
 from tests.integration.tool import command
 from tests.seen_roots import age, stamps
 
@@ -53,7 +53,7 @@ class _Page(HTMLParser):
             self.words += data + "\n"
 
 
-def test_the_page_is_one_sound_file(look: Looker, scratch: Path) -> None:  # noqa: F811
+def test_the_page_is_one_sound_file(look: Looker, scratch: Path) -> None:
     assert look.good("explain", "--html", scratch / "box.html", "box") == ""
     text = (scratch / "box.html").read_text()
     assert text == look.good("explain", "--html", "-", "box")
@@ -73,7 +73,7 @@ def test_the_page_is_one_sound_file(look: Looker, scratch: Path) -> None:  # noq
     assert "prefers-color-scheme:dark" in text and "max-width:640px" in text
 
 
-def test_nothing_is_written_below_the_root(look: Looker) -> None:  # noqa: F811
+def test_nothing_is_written_below_the_root(look: Looker) -> None:
     done = look("explain", "--html", look.root / "page.html", "box")
     assert done.returncode == 1
     assert "below the data root" in done.stderr
@@ -97,7 +97,7 @@ def test_hostile_names_stay_names(scratch: Path, busybox_layer: bytes) -> None:
     assert all(letter.isprintable() or letter == "\n" for letter in drawn)
 
 
-def test_the_picture_in_the_terminal(look: Looker) -> None:  # noqa: F811
+def test_the_picture_in_the_terminal(look: Looker) -> None:
     drawn = look.good("explain", "--picture", "box")
     places = [drawn.index(f" {label} ") for label in ("container", "init layer", "layer 3", "layer 2", "layer 1")]
     assert places == sorted(places)
@@ -115,7 +115,7 @@ def _find(top: Path) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def test_a_timeline_has_every_file_of_every_layer(look: Looker) -> None:  # noqa: F811
+def test_a_timeline_has_every_file_of_every_layer(look: Looker) -> None:
     age(look.root)
     before = stamps(look.root)
     lines = look.good("timeline", "--hash", "box").splitlines()
@@ -169,7 +169,7 @@ def test_a_timelines_names_break_no_line(scratch: Path) -> None:
 
 
 @pytest.mark.parametrize("words", [("--json", "--shell"), ("--picture", "--html", "-")])
-def test_one_form_at_a_time(words: tuple[str, ...], look: Looker) -> None:  # noqa: F811
+def test_one_form_at_a_time(words: tuple[str, ...], look: Looker) -> None:
     done = look("explain", *words, "box")
     assert (done.returncode, done.stdout) == (1, "")
     assert subprocess.run(command("explain", "--help"), capture_output=True).returncode == 0

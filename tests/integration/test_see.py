@@ -19,45 +19,9 @@ from tests import builders
 from tests.bad_roots import FAULTS, BadRoot, copy_root
 from tests.bad_roots import images as sick_images
 from tests.conftest import missing
+from tests.integration.looker import Looker
 from tests.integration.tool import command
-from tests.seen_roots import CHANGES, age, images, stamps
-
-
-class Looker:
-    """minidock on one root, for looking only."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-
-    def __call__(self, *words: str | Path) -> subprocess.CompletedProcess[str]:
-        return builders.run_command(*command("--root", self.root, *words), check=False, timeout=60)
-
-    def good(self, *words: str | Path) -> str:
-        done = self(*words)
-        assert done.returncode == 0, f"{words}: {done.returncode}\n{done.stdout}\n{done.stderr}"
-        assert not done.stderr, done.stderr
-        return done.stdout
-
-    def document(self, *words: str | Path) -> Any:
-        return json.loads(self.good(*words, "--json"))
-
-
-@pytest.fixture(scope="module")
-def made(session_scratch: Path, busybox_layer: bytes) -> Path:
-    """A root with the images of seen_roots and a container `box` of seen:1 that was changed."""
-    root = session_scratch / "seen"
-    archive = builders.docker_archive(session_scratch / "seen.tar", *images(busybox_layer))
-    for words in (
-        ("pull-tar", "-q", archive),
-        ("run", "--name", "box", "--network", "none", "-v", "store:/store", "seen:1", "sh", "-c", CHANGES),
-    ):
-        builders.run_command(*command("--root", root, *words), timeout=60)
-    return root
-
-
-@pytest.fixture
-def look(made: Path) -> Looker:
-    return Looker(made)
+from tests.seen_roots import age, stamps
 
 
 @pytest.mark.parametrize("name", ["seen:1", "seen:2", "box"])

@@ -11,7 +11,7 @@ import pytest
 
 from tests import builders
 from tests.conftest import Engine
-from tests.integration.test_see import Looker
+from tests.integration.looker import Looker
 from tests.seen_roots import CHANGES, age, images, stamps
 
 
