@@ -1,6 +1,6 @@
 """`python -m tests.bench [--quick] [--rounds N] [NAME…]`: print the table; no time is asserted.
 
-NAME chooses the groups (load, disk, run, list, commit, save, verify, memory); --quick measures one round of each.
+NAME chooses the groups (load, disk, run, list, commit, save, verify, see, memory); --quick measures one round of each.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from tests import real_images
-from tests.bench import cases
+from tests.bench import cases, seeing
 from tests.bench.peers import Minidock, anonymous_peak_bytes, unmount_below
 from tests.bench.table import print_rows
 
@@ -24,6 +24,7 @@ GROUPS = {
     "load": cases.load_cases,
     "disk": cases.disk_cases,
     "verify": cases.verify_cases,
+    "see": seeing.see_cases,
 }
 MEMORY_LIMIT_BYTES = 64 << 20
 
