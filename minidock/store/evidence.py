@@ -33,15 +33,17 @@ class Evidence:
     """An open data root for looking only; a context manager.
 
     Shape: path: absolute, without symlinks, for messages; fd: its directory; is_sealed: whether the kernel keeps
-           everything reached through fd as it is; flags: what every open needs besides
+           everything reached through fd as it is; flags: what every open needs besides; sees_trusted: whether the
+           kernel shows the attributes that make a directory opaque
     """
 
-    __slots__ = ("fd", "flags", "is_sealed", "path")
+    __slots__ = ("fd", "flags", "is_sealed", "path", "sees_trusted")
 
     def __init__(self, path: str, fd: int, *, is_sealed: bool) -> None:
         self.path = path
         self.fd = fd
         self.is_sealed = is_sealed
+        self.sees_trusted = is_sealed or _sees_trusted()
         self.flags = os.O_CLOEXEC | (0 if is_sealed else os.O_NOATIME)
 
     @classmethod
@@ -157,6 +159,13 @@ class Evidence:
             return None
         finally:
             os.close(handle)
+
+
+def _sees_trusted() -> bool:
+    """Whether this process may read trusted.* attributes. Source: xattr(7)"""
+    from minidock.linux.capabilities import SYS_ADMIN, permitted
+
+    return bool(permitted() & SYS_ADMIN)
 
 
 def _open_sealed(path: str) -> tuple[int, bool]:

@@ -81,6 +81,8 @@ class LayerStack:
                     lost.cache_id, lost.is_by_lower = cache_id, True
 
     def _find_faults(self) -> None:
+        if not self.catalogue.evidence.sees_trusted:
+            self.faults.append("without CAP_SYS_ADMIN the kernel does not tell which directories are opaque")
         for place, layer in enumerate(self.layers):
             if layer.chain_id:
                 record = self.catalogue.record(ChainID(layer.chain_id))

@@ -26,7 +26,7 @@ from minidock.store.upper import allow_more_descriptors
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Protocol
+    from typing import Any, Protocol
 
     class Chooser(Protocol):
         """Which names a walk goes to. Shape: a mark stands for how far a path has matched; None for not at all"""
@@ -296,15 +296,21 @@ class StackWalk:
         for names in level.names:
             names.sort(reverse=True)
 
+    def _place(self, level: _Level, place: int) -> Any:
+        """What lists a directory: by a path its names come as bytes; but a path opens it anew, without O_NOATIME."""
+        handle = self.handle(level, place)
+        return handle if self.flags & os.O_NOATIME else b"/proc/self/fd/%d" % handle
+
     def _all_names(self, level: _Level, place: int) -> list[bytes]:
         try:
-            return os.listdir(b"/proc/self/fd/%d" % self.handle(level, place))
+            names = os.listdir(self._place(level, place))
         except FileNotFoundError:
             return []
+        return names if names and isinstance(names[0], bytes) else list(map(os.fsencode, names))
 
-    def _entries(self, level: _Level, place: int) -> Iterator[os.DirEntry[bytes]]:
+    def _entries(self, level: _Level, place: int) -> Iterator[os.DirEntry[Any]]:
         try:
-            with os.scandir(b"/proc/self/fd/%d" % self.handle(level, place)) as entries:
+            with os.scandir(self._place(level, place)) as entries:
                 yield from entries
         except FileNotFoundError:
             return
@@ -319,7 +325,7 @@ class StackWalk:
             names: list[bytes] = []
             files: list[bytes] = []
             for entry in self._entries(level, place):
-                name = entry.name
+                name = entry.name if isinstance(entry.name, bytes) else os.fsencode(entry.name)
                 below = step(mark, name)
                 if below is None:
                     continue

@@ -208,7 +208,8 @@ def shell_lines(told: Explanation) -> list[str]:
     read_only = [layer for layer in told.layers if layer.role == LAYER]
     for place, layer in enumerate(read_only):
         lines += _layer_lines(layer, place)
-    lines += _mount_lines(told, read_only)
+    if told.options or len(read_only) == 1:
+        lines += _mount_lines(told, read_only)
     return lines
 
 

@@ -388,6 +388,56 @@ def test_a_dead_root_on_a_read_only_mount(read_only: Path, look: Looker) -> None
     assert stamps(look.root) == before
 
 
+def test_without_the_right_to_mount_times_are_kept_all_the_same(look: Looker) -> None:
+    """Those of files and directories; and what cannot be seen then is said."""
+    age(look.root)
+    before = stamps(look.root)
+    drop = ("setpriv", "--bounding-set", "-sys_admin")
+    told = builders.run_command(*drop, *command("--root", look.root, "blame", "box", "**"))
+    assert "without CAP_SYS_ADMIN" in told.stderr
+    assert "/etc/passwd" in told.stdout
+    builders.run_command(*drop, *command("--root", look.root, "du"))
+    after = stamps(look.root)
+    changed = [path for path in before if before[path] != after[path]]
+    assert [path for path in changed if not os.path.islink(path)] == []
+
+
+def test_memory_does_not_grow_with_the_files(scratch: Path) -> None:
+    """A million take 14 MB in directories of 500, and 83 MB in a single one."""
+
+    def peak_bytes(root: Path, *words: str) -> int:
+        done = subprocess.Popen(command("--root", root, *words), stdout=subprocess.DEVNULL)
+        _, status, usage = os.wait4(done.pid, 0)
+        done.returncode = status
+        assert status == 0
+        return usage.ru_maxrss << 10
+
+    roots = {}
+    for count in (100, 40_000):
+        roots[count] = scratch / str(count)
+        for number in range(count // 100):
+            folder = roots[count] / f"overlay2/{'c' * 64}/diff/folder{number:04d}"
+            folder.mkdir(parents=True)
+            for name in range(100):
+                os.close(os.open(folder / f"a file of some length {name:03d}", os.O_CREAT | os.O_WRONLY))
+    for words in (("timeline",), ("du",)):
+        assert peak_bytes(roots[40_000], *words) - peak_bytes(roots[100], *words) < 8 << 20
+
+
+def test_an_image_without_layers(scratch: Path) -> None:
+    root = scratch / "root"
+    spec = builders.ImageSpec([], tags=["empty:1"], config=builders.image_config([]))
+    builders.run_command(*command("--root", root, "pull-tar", "-q", builders.docker_archive(scratch / "e.tar", spec)))
+    look = Looker(root)
+    assert look.document("explain", "empty:1")["layers"] == []
+    assert "mount -t" not in look.good("explain", "--shell", "empty:1")
+    builders.run_command("sh", "-eu", "-c", look.good("explain", "--shell", "empty:1"))
+    assert look("blame", "empty:1", "**").returncode == 1
+    assert look.good("explain", "--html", "-", "empty:1")
+    assert look.good("explain", "--picture", "empty:1")
+    assert look.good("timeline", "empty:1") == ""
+
+
 def test_hostile_names_never_reach_the_terminal(scratch: Path, busybox_layer: bytes) -> None:
     evil = b"evil\x1b]0;title\x07\n\xff[red]"
     layer = builders.layer_tar(builders.tar_member(evil, b"x"))

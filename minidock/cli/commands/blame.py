@@ -68,4 +68,4 @@ def _cells(event: Event) -> list[str]:
         size = "" if stat.S_ISDIR(event.mode) else f" {human_size(event.size_bytes)}"
         status = f"{stat.filemode(event.mode)} {event.uid}:{event.gid}{size} {local_rfc3339(event.mtime_ns)}"
     command = shorten(event.created_by.replace("\t", " "), _COMMAND_WIDTH)
-    return [event.layer, event.cache_id[:12], what or "-", status, command]
+    return [event.layer, event.cache_id[:12], what or "-", status, command or "-"]
