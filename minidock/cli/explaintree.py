@@ -61,7 +61,12 @@ class _Shortener:
         if self._full:
             return text
         head, colon, digits = text.rpartition(":")
-        return f"{head}{colon}{digits[:12]}…" if len(digits) > 16 else text
+        tail = "-init" if digits.endswith("-init") else ""
+        return f"{head}{colon}{digits[:12]}…{tail}" if len(digits) > 16 else text
+
+    def link(self, name: str) -> str:
+        """A name below l/."""
+        return name if self._full or len(name) < 12 else f"{name[:9]}…"
 
     def path(self, text: str) -> str:
         """A path whose long names are cut."""
@@ -95,8 +100,9 @@ def _tree(told: Explanation, short: _Shortener) -> Tree:
     if others:
         branch.add(words(("names ", "dim"), ", ".join(others)))
     branch = tree.add(words(("layers        ", "dim"), f"{len(told.layers)}", (", the bottom one first", "dim")))
+    styles = _styles(told)
     for layer in told.layers:
-        _add_layer(branch, layer, short)
+        _add_layer(branch, layer, styles, short)
     if told.options:
         line = words(("mount         ", "dim"), "overlay")
         branch = tree.add(line)
@@ -109,7 +115,20 @@ def _path(told: Explanation, short: _Shortener) -> str:
     return short.path(told.config_path)
 
 
-def _add_layer(branch: Tree, layer: ExplainedLayer, short: _Shortener) -> None:
+def _styles(told: Explanation) -> dict[str, str]:
+    """The colour of each layer's short name."""
+    return {f"l/{layer.link_id}": layer_style(layer) for layer in told.layers if layer.link_id}
+
+
+def _coloured(names: list[str], styles: dict[str, str], short: _Shortener) -> Text:
+    """Short names in their layers' colours."""
+    line = Text()
+    for number, name in enumerate(names):
+        line.append_text(words((":" if number else "", "dim"), (short.link(name), styles.get(name, ""))))
+    return line
+
+
+def _add_layer(branch: Tree, layer: ExplainedLayer, styles: dict[str, str], short: _Shortener) -> None:
     style = layer_style(layer)
     size = human_size(layer.size_bytes) if layer.size_bytes >= 0 else ""
     command = shorten(layer.created_by.replace("\t", " "), _COMMAND_WIDTH)
@@ -126,6 +145,7 @@ def _add_layer(branch: Tree, layer: ExplainedLayer, short: _Shortener) -> None:
     if layer.cache_id:
         source = "by the list of the layer above, its own record is lost" if layer.is_by_lower else layer.record
         told = f"  read from {short.path(source)}/cache-id" if layer.record and not layer.is_by_lower else f"  {source}"
+        told = told if source else ""
         inner.add(words(("directory  ", "dim"), (f"overlay2/{short(layer.cache_id)}", style), (told, "dim")))
     else:
         inner.add(words(("directory  ", "dim"), ("nothing tells it", "bold red")))
@@ -134,7 +154,9 @@ def _add_layer(branch: Tree, layer: ExplainedLayer, short: _Shortener) -> None:
         arrow = words(("short name ", "dim"), (f"l/{layer.link_id}", style), (f" → {target}", "dim"))
         inner.add(arrow)
     if layer.lowers:
-        inner.add(words(("lies on    ", "dim"), ":".join(layer.lowers)))
+        line = words(("lies on    ", "dim"))
+        line.append_text(_coloured(layer.lowers, styles, short))
+        inner.add(line)
     if layer.shared_with:
         inner.add(words(("also of    ", "dim"), ", ".join(layer.shared_with)))
     if layer.cache_id and not layer.is_there:
@@ -143,12 +165,10 @@ def _add_layer(branch: Tree, layer: ExplainedLayer, short: _Shortener) -> None:
 
 def _colour_option(option: str, told: Explanation, short: _Shortener) -> Text:
     """An option with the layers in their colours."""
-    styles = {f"l/{layer.link_id}": layer_style(layer) for layer in told.layers if layer.link_id}
     name, equals, value = option.partition("=")
     line = words((name + equals, "dim"))
     if name != "lowerdir":
         line.append_text(words((short.path(value), "bold red" if name in ("upperdir", "workdir") else "")))
         return line
-    for number, lower in enumerate(value.split(":")):
-        line.append_text(words((":" if number else "", "dim"), (lower, styles.get(lower, ""))))
+    line.append_text(_coloured(value.split(":"), _styles(told), short))
     return line

@@ -5,6 +5,7 @@ A whiteout's change time is when a file was deleted; an upper directory's inode 
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
@@ -72,12 +73,15 @@ def _lines(evidence: Evidence, layers: list[tuple[str, str]], hashes: bool) -> I
         try:
             walk = StackWalk([root], flags=evidence.flags)
             for entry in walk:
-                yield _line(entry, entry.versions[0], prefix, hashes)
+                line = _line(entry, entry.versions[0], prefix, hashes)
+                if line is not None:
+                    yield line
         finally:
             os.close(root)
 
 
-def _line(entry: StackEntry, version: Version, prefix: bytes, hashes: bool) -> BodyLine:
+def _line(entry: StackEntry, version: Version, prefix: bytes, hashes: bool) -> BodyLine | None:
+    """The line of a file; None when it went while it was looked at, as in a container that runs."""
     status = version.status
     name = prefix + entry.path
     try:
@@ -100,10 +104,12 @@ def _line(entry: StackEntry, version: Version, prefix: bytes, hashes: bool) -> B
         )
         if hashes and stat.S_ISREG(status.st_mode):
             line.md5 = _md5(entry.open(version))
-    except SyscallError:
-        raise
     except OSError as error:
-        raise SyscallError(f"read {os.fsdecode(name)!r}", error.errno or 5) from None
+        if error.errno == errno.ENOENT:
+            return None
+        if isinstance(error, SyscallError):
+            raise
+        raise SyscallError(f"read {os.fsdecode(name)!r}", error.errno or errno.EIO) from None
     return line
 
 

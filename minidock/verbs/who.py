@@ -139,7 +139,9 @@ class _Search:
         relative = self._relative(text)
         if relative is None:
             return None
-        parts = [part for part in relative.split("/") if part not in ("", ".")]
+        parts = [part for part in os.path.normpath(relative).split("/") if part not in ("", ".")] if relative else []
+        if ".." in parts:
+            raise UsageError(f"{text} is not below the data root {self._evidence.path}")
         if not parts:
             return list(self._found.values())
         top, rest = parts[0], parts[1:]
@@ -245,7 +247,8 @@ class _Search:
         chains = self._users.chains_of.get(cache_id, [])
         for chain_id in chains:
             self._add_layer(chain_id, matched, path)
-        if chains or (DIRECTORY, cache_id) in self._found:
+        is_known = cache_id in self._users.owner_of or self._catalogue.directory(cache_id).exists
+        if chains or (DIRECTORY, cache_id) in self._found or not is_known:
             return
         owner = self._new(DIRECTORY, cache_id, matched, path)
         self._tell_directory(owner, cache_id)
@@ -271,9 +274,9 @@ class _Search:
         owner.faults += directory.faults
 
     def _add_layer(self, chain_id: str, matched: str, path: str = "") -> None:
-        if (LAYER, chain_id) in self._found:
-            return
         record = self._catalogue.record(ChainID(chain_id))
+        if (LAYER, chain_id) in self._found or not record.exists:
+            return
         owner = self._new(LAYER, chain_id, matched, path)
         owner.faults += record.faults
         owner.facts["diff_id"] = record.diff_id or "unknown"
@@ -339,7 +342,7 @@ class _Search:
             owner.users.append(self._container(container_id, "made from it"))
 
     def _add_container(self, container_id: str, matched: str) -> None:
-        if (CONTAINER, container_id) in self._found:
+        if (CONTAINER, container_id) in self._found or container_id not in self._catalogue.container_ids():
             return
         container = self._catalogue.container(container_id)
         stack = stack_of_container(self._catalogue, container_id)
@@ -353,6 +356,8 @@ class _Search:
             owner.users.append(self._image(container.image_id, "its image"))
 
     def _add_volume(self, name: str) -> None:
+        if not self._evidence.is_directory(f"volumes/{name}"):
+            return
         owner = self._new(VOLUME, name, "path")
         owner.facts["directory"] = f"volumes/{name}"
         for container_id in self._catalogue.container_ids():

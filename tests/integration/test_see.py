@@ -172,7 +172,17 @@ def test_who_leads_there_and_back(look: Looker) -> None:
     ]
     volume = look.document("who", "volumes/store/_data")[0]
     assert [(user["names"], user["note"]) for user in volume["users"]] == [(["box"], "mounts it at /store")]
-    assert look("who", "feedfeed").returncode == 1
+    for word in (
+        "feedfeed",
+        "overlay2/" + "f" * 64,
+        "l/" + "Z" * 26,
+        "volumes/none",
+        "containers/" + "f" * 64,
+        "Q" * 26,
+    ):
+        assert look("who", word).returncode == 1, word
+    for word in ("overlay2/../../etc/passwd", look.root / "overlay2/../../../etc/passwd"):
+        assert look("who", word).returncode == 2, word
     assert look("who", "/etc/passwd").returncode == 2
 
 

@@ -49,6 +49,6 @@ def _text(owner: Owner) -> str:
     for user in owner.users:
         names = ", ".join(user.names)
         lines.append(f"  {user.kind:<15}{short_id(user.identity)} {f'({names}) ' if names else ''}{user.note}")
-    if not owner.users:
+    if not owner.users and owner.kind != "record":
         lines.append(f"  {'needed by':<15}no image and no container")
     return "".join(f"{escape_controls(line)}\n" for line in lines)
