@@ -28,3 +28,8 @@ class Looker:
 
     def document(self, *words: str | Path) -> Any:
         return json.loads(self.good(*words, "--json"))
+
+
+def disk_bytes(root: Path) -> int:
+    """What du says of a directory."""
+    return int(builders.run_command("du", "-sx", "--block-size=1", root).stdout.split()[0])
