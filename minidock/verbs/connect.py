@@ -72,7 +72,7 @@ def disconnect(root: DataRoot, network: str, container: str, *, force: bool = Fa
         if chosen.name not in recorded_networks(found):
             raise NotFound(f"container {found.id} is not connected to network {chosen.name}")
         _record(found, chosen, None)
-        if found.is_running():
+        if found.is_running() and chosen.driver == "bridge":
             from minidock.network.connecting import disconnect_running
 
             disconnect_running(found, chosen, found.config.run_text("Hostname"))

@@ -169,6 +169,14 @@ def test_a_stopped_container_is_connected_for_its_next_start(tool: Tool) -> None
     assert "eth1" not in tool.good("start", "-a", "box")
 
 
+def test_a_container_without_a_network_is_taken_off_none(tool: Tool) -> None:
+    tool.good("run", "-d", "--name", "box", "--network", "none", BOX, "sleep", "1000")
+    tool.good("network", "disconnect", "none", "box")
+    assert tool.inspect("box")["NetworkSettings"]["Networks"] == {}
+    tool.good("restart", "-t", "0", "box")
+    assert "eth0" not in tool.good("exec", "box", "ip", "address")
+
+
 @pytest.mark.parametrize(("call", "number"), [("sendto", 2), ("sendto", 4), ("sendto", 6), ("rename", 2)])
 @pytest.mark.parametrize("verb", ["connect", "disconnect"])
 def test_a_connection_cut_short_is_cleared_up(tool: Tool, verb: str, call: str, number: int) -> None:
