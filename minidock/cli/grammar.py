@@ -40,6 +40,8 @@ def parse(argv: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
             return None
         name = words.pop(0)
         if name not in COMMANDS:
+            if words[:1] == ["--"]:
+                words.pop(0)
             if not words:
                 return None
             name = f"{name} {words.pop(0)}"

@@ -10,6 +10,7 @@ from minidock.cli import tree_isolation as isolation
 from minidock.cli import tree_life as life
 from minidock.cli import tree_limits as limit
 from minidock.cli import tree_network as net
+from minidock.cli import tree_ports as port_options
 from minidock.cli.groups import app, container, declare
 from minidock.cli.tree_images import Explain, Filter, Format, InspectFormat, Json, NoTrunc, Reproducible
 
@@ -68,6 +69,9 @@ GroupAdd = Annotated[list[str] | None, typer.Option("--group-add", metavar="GROU
 Init = Annotated[
     bool, typer.Option("--init", show_default=False, help="Run a small init that reaps and passes signals on")
 ]
+Detach = Annotated[
+    bool, typer.Option("--detach", "-d", show_default=False, help="Run in the background and print the ID")
+]
 Rm = Annotated[bool, typer.Option("--rm", show_default=False, help="Remove the container when it ends")]
 Attach = Annotated[
     list[str] | None,
@@ -92,9 +96,7 @@ ShmSize = Annotated[str | None, typer.Option("--shm-size", metavar="BYTES", help
 def run(
     image: Image,
     command: CommandWords = None,
-    detach: Annotated[
-        bool, typer.Option("--detach", "-d", show_default=False, help="Run in the background and print the ID")
-    ] = False,
+    detach: Detach = False,
     attach: Attach = None,
     sig_proxy: SigProxy = True,
     detach_keys: KeysToDetach = None,
@@ -129,6 +131,9 @@ def run(
     init: Init = False,
     label: Label = None,
     label_file: LabelFile = None,
+    publish: port_options.Publish = None,
+    publish_all: port_options.PublishAll = False,
+    expose: port_options.Expose = None,
     cidfile: CidFile = None,
     pull: Pull = "missing",
     restart: life.Restart = None,
@@ -226,6 +231,9 @@ def create(
     init: Init = False,
     label: Label = None,
     label_file: LabelFile = None,
+    publish: port_options.Publish = None,
+    publish_all: port_options.PublishAll = False,
+    expose: port_options.Expose = None,
     cidfile: CidFile = None,
     pull: Pull = "missing",
     restart: life.Restart = None,

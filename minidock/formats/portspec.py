@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import _socket
 
-from minidock.errors import UsageError
+from minidock.errors import FormatError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +54,19 @@ class PublishedPort:
     def key(self) -> str:
         """The container's side, `80/tcp`."""
         return f"{self.container_port}/{self.protocol}"
+
+    def to_document(self) -> list[Any]:
+        """The port as JSON."""
+        return [self.protocol, self.host_ip, self.host_port, self.container_port]
+
+    @classmethod
+    def from_document(cls, document: list[Any]) -> PublishedPort:
+        """Read what to_document made; raises FormatError."""
+        try:
+            protocol, host_ip, host_port, container_port = document
+            return cls(str(protocol), str(host_ip), int(host_port), int(container_port))
+        except (TypeError, ValueError):
+            raise FormatError("a published port's record has other fields than it should") from None
 
 
 def port_documents(
@@ -199,13 +212,19 @@ def _parse_ip_of(binding: dict[str, Any]) -> str:
     return _parse_ip(f"[{text}]") if ":" in text else _parse_ip(text)
 
 
-def ports_document(exposed: dict[str, Any] | None, published: Sequence[PublishedPort]) -> dict[str, Any]:
-    """NetworkSettings.Ports of a running container: every exposed port, null where it is not published."""
+def ports_document(
+    exposed: dict[str, Any] | None, published: Sequence[PublishedPort], *, has_ipv6: bool = True
+) -> dict[str, Any]:
+    """NetworkSettings.Ports of a running container: every exposed port, null where it is not published.
+
+    Shape: has_ipv6: the container has an address that a port of every host address leads to, by IPv6 too
+    """
     found: dict[str, Any] = dict.fromkeys(exposed or (), None)
     # The engine's sort turns the order of one port's bindings round.
     for port in reversed(published):
         found[port.key] = found.get(port.key) or []
-        for host_ip in (port.host_ip,) if port.host_ip else ("0.0.0.0", "::"):
+        everywhere = ("0.0.0.0", "::") if has_ipv6 else ("0.0.0.0",)
+        for host_ip in (port.host_ip,) if port.host_ip else everywhere:
             found[port.key].append({"HostIp": host_ip, "HostPort": str(port.host_port)})
     return dict(sorted(found.items()))
 

@@ -274,6 +274,16 @@ def set_alias(name: str, index: int, alias: str) -> Request:
     return Request(f"ip link set {name} alias {alias!r}", RTM_NEWLINK, 0, body)
 
 
+def set_port(name: str, *, hairpin: bool = False, isolated: bool = False) -> Request:
+    """Set up a bridge's port: it may send back what came in by it, it is kept from the other isolated ones."""
+    # linux/if_link.h: IFLA_INFO_SLAVE_KIND, IFLA_INFO_SLAVE_DATA; IFLA_BRPORT_MODE, IFLA_BRPORT_ISOLATED
+    values = (attribute(4, b"\1") if hairpin else b"") + (attribute(33, b"\1") if isolated else b"")
+    slave = attribute(4, b"bridge\0") + attribute(5, values)
+    body = _LINK.pack(0, 0, 0, 0, 0) + attribute(IFLA_IFNAME, _name(name)) + attribute(IFLA_LINKINFO, slave)
+    words = " hairpin on" * hairpin + " isolated on" * isolated
+    return Request(f"ip link set {name} type bridge_slave{words}", RTM_NEWLINK, 0, body)
+
+
 def remove_link(name: str) -> Request:
     """Remove a link; one of a pair takes the other along."""
     body = _LINK.pack(0, 0, 0, 0, 0) + attribute(IFLA_IFNAME, _name(name))

@@ -30,15 +30,20 @@ if TYPE_CHECKING:
 
 
 class Attachment:
-    """A container's links. Shape: bridges: the number of each endpoint's bridge, in the same order"""
+    """A container's links.
 
-    __slots__ = ("bridges", "endpoints", "gateway", "gateway6")
+    Shape: bridges: the number of each endpoint's bridge, in the same order; has_ports: the container is to reach its
+           own published ports, from its bridge's side
+    """
+
+    __slots__ = ("bridges", "endpoints", "gateway", "gateway6", "has_ports")
 
     def __init__(self, endpoints: Sequence[Endpoint], bridges: Sequence[int]) -> None:
         self.endpoints = list(endpoints)
         self.bridges = list(bridges)
         self.gateway = gateway_endpoint(self.endpoints)
         self.gateway6 = gateway_endpoint(self.endpoints, ipv6=True)
+        self.has_ports = False
 
     def connect(self, pid: int, trace: Trace | None = None) -> None:
         """In the parent: make the pairs, their inner ends in the process's network; raises SyscallError."""
@@ -46,6 +51,11 @@ class Attachment:
             netlink.make_veth(one.link, one.bridge, index, one.interface, one.mac, pid, one.mtu)
             for one, index in zip(self.endpoints, self.bridges, strict=True)
         ]
+        for one in self.endpoints:
+            # Where br_netfilter is loaded, a redirected packet does not leave the bridge.
+            hairpin = self.has_ports and one is self.gateway
+            if hairpin or one.isolated:
+                requests.append(netlink.set_port(one.link, hairpin=hairpin, isolated=one.isolated))
         with Netlink() as link:
             for request in requests:
                 if trace is not None:

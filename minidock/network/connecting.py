@@ -86,6 +86,8 @@ def connect_running(container: Container, network: Network, asked: dict[str, Any
                     one.link, one.bridge, index, one.interface, one.mac, container.state.pid, one.mtu
                 )
                 change(root, link, pair)
+                if one.isolated:
+                    change(root, link, netlink.set_port(one.link, isolated=True))
                 with _Inside(pidfd) as inside:
                     _configure(root, inside, one, before, member.endpoints)
             except BaseException:
@@ -95,6 +97,7 @@ def connect_running(container: Container, network: Network, asked: dict[str, Any
         change_hosts(hosts_path(root, container.id), add=lines)
         one.is_passing = False
         root.endpoints.write(member)
+        _move_ports(root, member, before)
     finally:
         os.close(pidfd)
 
@@ -120,8 +123,28 @@ def disconnect_running(container: Container, network: Network, hostname: str) ->
         drop_place(root, member, one)
         with _Inside(pidfd) as inside:
             _lead_out(root, inside, [each for each in before if each is not one], before)
+        _move_ports(root, member, before)
     finally:
         os.close(pidfd)
+
+
+def _move_ports(root: DataRoot, member: Membership, before: list[Endpoint]) -> None:
+    """Let the published ports lead to the network that the way out leads through. Source: moby libnetwork, sbJoin"""
+    new = gateway_endpoint(member.endpoints)
+    if not member.ports or new is gateway_endpoint(before):
+        return
+    from minidock.formats.portspec import PublishedPort
+    from minidock.network.publish import publish, unpublish
+
+    if new is None:
+        unpublish(member.container_id, trace=root.trace)
+        return
+    ports = [PublishedPort.from_document(one) for one in member.ports]
+    with Netlink() as link:
+        change(root, link, netlink.set_port(new.link, hairpin=True, isolated=new.isolated))
+    # One of an IPv6 address leads nowhere while the container has none.
+    kept = [port for port in ports if new.address6 or ":" not in port.host_ip]
+    publish(member.container_id, new.bridge, new.addresses, kept, trace=root.trace)
 
 
 def _hold(container: Container) -> tuple[Membership, int]:

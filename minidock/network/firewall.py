@@ -189,7 +189,7 @@ def change(plan: Callable[[Nftables], Sequence[Message]], *, trace: Trace | None
                 raise
             if trace is not None:
                 for message in messages:
-                    trace("rule", message.text)
+                    trace("network", message.text)
             return
 
 

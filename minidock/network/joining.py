@@ -18,12 +18,14 @@ from minidock.network.attachment import Attachment
 from minidock.network.bridge import change, ensure_bridge, find_index
 from minidock.network.hostfiles import change_hosts, own_lines, peer_lines
 from minidock.store.endpoints import Endpoint, Membership, NetworkLock
+from minidock.store.networks import ENABLE_ICC
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from minidock.network.publish import Claim
     from minidock.store.containers import Container
     from minidock.store.networks import Network, Pool
     from minidock.store.root import DataRoot
@@ -35,10 +37,10 @@ class Places:
     """A container's places for one run.
 
     Shape: fd: keeps the record alive while it is open in any process; lines: for the container's own hosts file;
-           host_gateway: the host's address as the container sees it
+           host_gateway: the host's address as the container sees it; claim: its host ports, None without any
     """
 
-    __slots__ = ("attachment", "container_id", "fd", "has_ipv6", "host_gateway", "lines", "membership", "root")
+    __slots__ = ("attachment", "claim", "container_id", "fd", "has_ipv6", "host_gateway", "lines", "membership", "root")
 
     def __init__(self, root: DataRoot, membership: Membership, fd: int, attachment: Attachment) -> None:
         self.root = root
@@ -50,10 +52,20 @@ class Places:
         gateway = self.attachment.gateway
         self.host_gateway = "" if gateway is None else gateway.gateway
         self.has_ipv6 = any(one.address6 for one in membership.endpoints)
+        self.claim: Claim | None = None
 
     def connect(self, pid: int) -> None:
-        """In the parent, after the clone: make the links; raises SyscallError."""
+        """In the parent, after the clone: make the links and publish the ports; raises SyscallError, Conflict."""
         self.attachment.connect(pid, self.root.trace)
+        gateway = self.attachment.gateway
+        if self.claim is not None and gateway is not None:
+            from minidock.network.publish import publish
+
+            publish(self.container_id, gateway.bridge, gateway.addresses, self.claim.ports, trace=self.root.trace)
+
+    def sockets(self) -> list[int]:
+        """What a process must keep open for the container to keep its ports."""
+        return [] if self.claim is None else self.claim.descriptors()
 
     def release(self) -> None:
         """Give everything back; what the kernel does not take along is removed."""
@@ -65,7 +77,9 @@ class Places:
         self.close()
 
     def close(self) -> None:
-        """Let go of the record, which another process may go on holding."""
+        """Let go of the record and the ports, which another process may go on holding."""
+        if self.claim is not None:
+            self.claim.close()
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1
@@ -106,6 +120,7 @@ def join_networks(container: Container, hostname: str) -> Places:
             # To wait for it would be to wait for who may be waiting for the lock that is held here.
             raise ContainerRunning(f"container {container.name} has not left its networks yet", hint="start it again")
         fd = root.endpoints.hold(container.id)
+        places: Places | None = None
         try:
             with Netlink() as link:
                 bridges = [ensure_bridge(root, network, link) for network, _ in wanted]
@@ -114,16 +129,32 @@ def join_networks(container: Container, hostname: str) -> Places:
                 for number, (network, asked) in enumerate(wanted)
             ]
             membership = Membership(container.id, endpoints)
-            root.endpoints.write(membership)
             places = Places(root, membership, fd, Attachment(endpoints, bridges))
+            _claim_ports(container, places)
+            root.endpoints.write(membership)
             places.lines = own_names(container, hostname, endpoints)
             for one in endpoints:
                 places.lines += tell_names(root, one, container.id, others)
         except BaseException:
             root.endpoints.remove(container.id)
+            if places is not None and places.claim is not None:
+                places.claim.close()
             os.close(fd)
             raise
     return places
+
+
+def _claim_ports(container: Container, places: Places) -> None:
+    """Claim the host ports that are to be published; on an internal network there are none."""
+    gateway = places.attachment.gateway
+    host = container.config.host
+    if gateway is None or not (host.get("PortBindings") or host.get("PublishAllPorts")):
+        return
+    from minidock.network.publish import claim_for
+
+    places.claim = claim_for(container, gateway.addresses)
+    places.membership.ports = [port.to_document() for port in places.claim.ports]
+    places.attachment.has_ports = bool(places.claim.ports)
 
 
 def own_names(container: Container, hostname: str, endpoints: Sequence[Endpoint]) -> list[str]:
@@ -189,6 +220,7 @@ def place(
         gateway6="" if pool6 is None or network.internal else pool6.gateway,
         mtu=network.mtu,
         names=[] if network.is_default else _names(container, asked, hostname),
+        isolated=not network.has(ENABLE_ICC),
     )
 
 
@@ -264,7 +296,11 @@ def _is_orphan(root: DataRoot, container_id: str) -> bool:
 
 
 def _leave(root: DataRoot, member: Membership) -> None:
-    """Take a member's names away, and then its record."""
+    """Take a member's ports and names away, and then its record."""
+    if member.ports:
+        from minidock.network.publish import unpublish
+
+        unpublish(member.container_id, trace=root.trace)
     named = [one for one in member.endpoints if one.names]
     if named:
         for other in root.endpoints.all():

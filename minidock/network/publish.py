@@ -14,7 +14,7 @@ import _socket
 import errno
 
 from minidock.errors import Conflict, SyscallError, UsageError
-from minidock.formats.portspec import PortRequest, PublishedPort
+from minidock.formats.portspec import PortRequest, PublishedPort, requests_of
 from minidock.linux import nftables as nft
 from minidock.network import firewall
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from minidock.linux.nfnetlink import Message, Nftables
+    from minidock.store.containers import Container
     from minidock.trace import Trace
 
 __all__ = ("Claim", "PortRequest", "PublishedPort", "claim", "publish", "published", "unpublish")
@@ -160,6 +161,26 @@ def _ephemeral_range() -> tuple[int, int]:
     return first, last
 
 
+def claim_for(container: Container, addresses: tuple[str, ...]) -> Claim:
+    """Claim what a container's records ask to publish.
+
+    Shape:  addresses: the container's, to which the ports are to lead
+    Raises: as claim; UsageError too when it has no address of a port's family
+    """
+    bindings = container.config.host.get("PortBindings")
+    exposed = container.config.run.get("ExposedPorts")
+    if not isinstance(bindings, dict | None) or not isinstance(exposed, dict | None):
+        raise UsageError(f"container {container.name}: its records about ports are damaged")
+    requests = requests_of(bindings, exposed, publish_all=container.config.host_flag("PublishAllPorts"))
+    made = claim(requests, endpoint=container.name)
+    try:
+        _elements_for(container.id, addresses, made.ports)
+    except BaseException:
+        made.close()
+        raise
+    return made
+
+
 def publish(
     container_id: str,
     bridge: str,
@@ -255,7 +276,7 @@ def _let_loopback_route(bridge: str, trace: Trace | None) -> None:
             if file.read(1) == b"1":
                 return
         if trace is not None:
-            trace("rule", f"sysctl -w net.ipv4.conf.{bridge}.route_localnet=1")
+            trace("network", f"sysctl -w net.ipv4.conf.{bridge}.route_localnet=1")
         with open(path, "wb", buffering=0) as file:
             file.write(b"1\n")
     except OSError as error:

@@ -77,6 +77,11 @@ class ContainerJob(Job):
         """The json-file log."""
         return None if self.log is None else StreamLog(name, self.log.write, self.log.attributes)
 
+    def sockets(self) -> list[int]:
+        """Those that hold the published ports."""
+        places = self.spec.places if self.spec else None
+        return [] if places is None else places.sockets()
+
     def started(self, launched: Launched) -> None:
         """Publish the running state, and let others work on the container."""
         pid = os.getpid()

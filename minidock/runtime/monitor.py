@@ -78,6 +78,10 @@ class Job:
         """What the monitor must keep open for this job."""
         return []
 
+    def sockets(self) -> list[int]:
+        """What it must keep bound."""
+        return []
+
     def launch(self, stdin_fd: int, stdout_fd: int, stderr_fd: int) -> Launched:
         """Start the process; raises MinidockError."""
         raise NotImplementedError
@@ -274,6 +278,7 @@ class _Monitor:
         streams = self.streams
         keep = {0, 1, 2, *self.job.descriptors(), streams.report_write, streams.control_read, streams.stdin_read}
         keep |= {streams.stdout_fd, streams.stderr_fd, streams.terminal_fd}
+        keep.update(self.job.sockets())
         if streams.keeps_stdin:
             keep.add(streams.stdin_write)
         if streams.handover is not None:

@@ -37,8 +37,9 @@ class Endpoint:
 
     Shape: network: its name; link: the host's end of the pair; interface: the container's end; gateway, gateway6: empty
            on an internal network; address6: empty on a network without IPv6; names: what the others may call it;
-           is_passing: a running container is being connected or disconnected. That is done under the NetworkLock, so
-           whoever has the lock and reads this knows that the one who wrote it is dead.
+           isolated: kept from the network's other containers; is_passing: a running container is being connected or
+           disconnected. That is done under the NetworkLock, so whoever has the lock and reads this knows that the one
+           who wrote it is dead.
     """
 
     __slots__ = (
@@ -50,6 +51,7 @@ class Endpoint:
         "gateway6",
         "interface",
         "is_passing",
+        "isolated",
         "link",
         "mac",
         "mtu",
@@ -79,7 +81,9 @@ class Endpoint:
         mtu: int = 0,
         names: list[str] | None = None,
         is_passing: bool = False,
+        isolated: bool = False,
     ) -> None:
+        self.isolated = isolated
         self.is_passing = is_passing
         self.network = network
         self.network_id = network_id

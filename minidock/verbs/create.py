@@ -135,7 +135,7 @@ def create(root: DataRoot, image: str, command: list[str], options: CreateOption
 
             check_platform(found, options.platform)
         container_id = ContainerID(random_hex64())
-        run = _run_document(found.config.config, container_id, image, command, options)
+        run = _run_document(found.config.config, container_id, image, command, options, choice)
         plain = [*(run["Volumes"] or ()), *mounts.plain]
         if mounts.plain:
             run["Volumes"] = {path: {} for path in sorted(set(plain))}
@@ -156,7 +156,6 @@ def create(root: DataRoot, image: str, command: list[str], options: CreateOption
         host = _host_document(options, mounts, options.network if choice is None else choice.mode, isolated)
         if choice is not None:
             host.update(choice.host)
-            run.update(choice.run)
             warnings += choice.warnings
         config = ContainerConfig(_confined(document, host), host)
         try:
@@ -221,7 +220,12 @@ def _filler(root: DataRoot, volumes: ContainerVolumes | None) -> Any:
 
 
 def _run_document(
-    image: RunConfig, container_id: ContainerID, name: str, command: list[str], options: CreateOptions
+    image: RunConfig,
+    container_id: ContainerID,
+    name: str,
+    command: list[str],
+    options: CreateOptions,
+    choice: NetworkChoice | None,
 ) -> dict[str, Any]:
     """The `Config` object: the image's with the command line on top.
 
@@ -258,6 +262,9 @@ def _run_document(
             "StopSignal": options.stop_signal or image.stop_signal,
         }
     )
+    if choice is not None and choice.run:
+        exposed = {**(document.get("ExposedPorts") or {}), **choice.run.get("ExposedPorts", {})}
+        document.update({**choice.run, "ExposedPorts": exposed})
     if options.health is not None:
         from minidock.verbs.lifeoptions import merge_health
 

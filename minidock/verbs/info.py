@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from minidock.constants import DRIVER
+from minidock.errors import MinidockError
 from minidock.store.transaction import read_small, read_table
 
 TYPE_CHECKING = False
@@ -125,4 +126,13 @@ def _warnings() -> list[str]:
             warnings.append("WARNING: IPv4 forwarding is disabled")
     except OSError:
         return warnings
-    return warnings
+    from minidock.network.firewall import dropped_by_others
+
+    try:
+        chains = dropped_by_others()
+    except MinidockError:
+        # Only root may ask.
+        return warnings
+    return warnings + [
+        f"WARNING: {chain} drops what containers send beyond the host, unless it has rules for that" for chain in chains
+    ]

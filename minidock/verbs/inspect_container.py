@@ -150,7 +150,7 @@ def _network(container: Container) -> dict[str, Any]:
         "HairpinMode": settings.get("HairpinMode", False),
         "LinkLocalIPv6Address": settings.get("LinkLocalIPv6Address", ""),
         "LinkLocalIPv6PrefixLen": settings.get("LinkLocalIPv6PrefixLen", 0),
-        "Ports": settings.get("Ports") or {},
+        "Ports": {},
         "SandboxKey": settings.get("SandboxKey", ""),
         "SecondaryIPAddresses": settings.get("SecondaryIPAddresses"),
         "SecondaryIPv6Addresses": settings.get("SecondaryIPv6Addresses"),
@@ -171,8 +171,11 @@ def _network(container: Container) -> dict[str, Any]:
 
 def _show_places(shown: dict[str, Any], member: Membership, container: Container) -> None:
     """Put in what a running container has on its networks."""
+    from minidock.verbs.port import ports_of
+
     shown["SandboxID"] = member.sandbox_id
     shown["SandboxKey"] = f"/proc/{container.state.pid}/ns/net"
+    shown["Ports"] = ports_of(container, member)
     for one in member.endpoints:
         values = {
             "EndpointID": one.endpoint_id,

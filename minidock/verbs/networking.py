@@ -63,6 +63,7 @@ def choose_network(root: DataRoot, options: CreateOptions) -> NetworkChoice:
         choice.run["MacAddress"] = _mac_address(mac)
     if choice.is_container:
         return choice
+    _read_ports(choice, words)
     name = "bridge" if choice.mode == "default" else choice.mode
     if choice.is_user_defined:
         name = root.networks.get(choice.mode).name
@@ -112,6 +113,18 @@ def _read_host_fields(choice: NetworkChoice, words: dict[str, Any]) -> None:
     ):
         if texts := words.get(option):
             choice.host[field] = [check(option, text) for text in texts]
+
+
+def _read_ports(choice: NetworkChoice, words: dict[str, Any]) -> None:
+    if not (words.get("publish") or words.get("publish_all") or words.get("expose")):
+        return
+    from minidock.formats.portspec import port_documents
+
+    exposed, bindings = port_documents(words.get("publish") or (), words.get("expose") or ())
+    choice.host["PortBindings"] = bindings
+    choice.host["PublishAllPorts"] = bool(words.get("publish_all"))
+    if exposed:
+        choice.run["ExposedPorts"] = exposed
 
 
 def _endpoint(root: DataRoot, choice: NetworkChoice, name: str, words: dict[str, Any]) -> dict[str, Any]:

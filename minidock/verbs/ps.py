@@ -11,6 +11,7 @@ from minidock.formats.human import human_duration
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from minidock.store.containers import Container
     from minidock.store.root import DataRoot
@@ -43,7 +44,7 @@ class ContainerSummary:
         "status",
     )
 
-    def __init__(self, container: Container, image: str, now_ns: int) -> None:
+    def __init__(self, container: Container, image: str, now_ns: int, ports: dict[str, Any]) -> None:
         config = container.light_config
         self.id = container.id
         self.image = image
@@ -54,7 +55,7 @@ class ContainerSummary:
         self.status = status_text(container, now_ns)
         self.names = config.name
         self.labels = config.labels
-        self.ports = ""
+        self.ports = _ports_text(ports)
         self.networks = list(container.document.get("NetworkSettings", {}).get("Networks") or ())
         self.mounts = [str(point.get("Source") or point.get("Name", "")) for point in config.mount_points]
         self.size_bytes: int | None = None
@@ -119,11 +120,32 @@ def ps(
     if last > 0:
         chosen = chosen[:last]
     now_ns = time.time_ns()
-    rows = [ContainerSummary(one, images.shown(one), now_ns) for one in chosen]
+    rows = [ContainerSummary(one, images.shown(one), now_ns, _ports_of(root, one)) for one in chosen]
     if size:
         for container, row in zip(chosen, rows, strict=True):
             _measure(root, container, row)
     return rows
+
+
+def _ports_of(root: DataRoot, container: Container) -> dict[str, Any]:
+    """NetworkSettings.Ports of a container, empty while it does not run."""
+    networks = container.document.get("NetworkSettings", {}).get("Networks") or ()
+    if not container.is_running() or all(name in ("none", "host") for name in networks):
+        return {}
+    member = root.endpoints.get(container.id)
+    if member is None:
+        return {}
+    from minidock.verbs.port import ports_of
+
+    return ports_of(container, member)
+
+
+def _ports_text(ports: dict[str, Any]) -> str:
+    if not ports:
+        return ""
+    from minidock.formats.portspec import ports_text
+
+    return ports_text(ports)
 
 
 def _read_filters(filters: Sequence[str]) -> dict[str, list[str]]:

@@ -18,27 +18,16 @@ from minidock.linux.namespaces import CLONE_NEWNET, set_namespaces
 from tests import builders
 
 
-class Netns:
-    """A network namespace with its loopback up; it and all in it is gone when its holder has ended."""
+class Network:
+    """The network namespace of a process."""
 
-    def __init__(self) -> None:
-        words = ["unshare", "-n", "sh", "-c", "ip link set lo up && echo ready && exec sleep 600"]
-        self.holder = subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
-        assert self.holder.stdout is not None
-        assert self.holder.stdout.readline() == b"ready\n"
-        self.fd = os.open(f"/proc/{self.holder.pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        self.pid = self.holder.pid
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.fd = os.open(f"/proc/{pid}/ns/net", os.O_RDONLY | os.O_CLOEXEC)
 
     def close(self) -> None:
-        """End the holder; whatever else runs inside is the test's own."""
+        """Let go of it."""
         os.close(self.fd)
-        self.holder.kill()
-        self.holder.wait()
-
-    def run(self, *words: str, check: bool = True, stdin: str = "") -> str:
-        """A program's output, run inside."""
-        inside = ["nsenter", f"--net=/proc/{self.holder.pid}/ns/net", "--", *words]
-        return builders.run_command(*inside, input=stdin, check=check).stdout
 
     def call(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
         """A function's result, called in a forked process inside; what it raises is raised here."""
@@ -80,6 +69,28 @@ class Netns:
         thread.start()
         thread.join()
         return made[0]
+
+
+class Netns(Network):
+    """A network namespace with its loopback up; it and all in it is gone when its holder has ended."""
+
+    def __init__(self) -> None:
+        words = ["unshare", "-n", "sh", "-c", "ip link set lo up && echo ready && exec sleep 600"]
+        self.holder = subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)
+        assert self.holder.stdout is not None
+        assert self.holder.stdout.readline() == b"ready\n"
+        super().__init__(self.holder.pid)
+
+    def close(self) -> None:
+        """End the holder; whatever else runs inside is the test's own."""
+        super().close()
+        self.holder.kill()
+        self.holder.wait()
+
+    def run(self, *words: str, check: bool = True, stdin: str = "") -> str:
+        """A program's output, run inside."""
+        inside = ["nsenter", f"--net=/proc/{self.pid}/ns/net", "--", *words]
+        return builders.run_command(*inside, input=stdin, check=check).stdout
 
 
 @contextmanager
@@ -127,7 +138,7 @@ def _serve(address: str, port: int, kind: str, ready_fd: int) -> None:
 
 
 @contextmanager
-def serving(space: Netns, address: str, port: int, kind: str = "tcp") -> Iterator[None]:
+def serving(space: Network, address: str, port: int, kind: str = "tcp") -> Iterator[None]:
     """A server inside that tells everybody the address he comes from."""
     ready_read, ready_write = os.pipe()
     pid = os.fork()
@@ -179,3 +190,14 @@ def give_addresses(space: Netns, link: str, *addresses: str) -> None:
     """Addresses in CIDR form, usable at once."""
     for address in addresses:
         space.run("ip", "address", "add", address, "dev", link, *(["nodad"] if ":" in address else []))
+
+
+def fetch(address: str, port: int) -> bytes:
+    """A web server's page; empty when the port is closed."""
+    try:
+        with socket.create_connection((address, port), 10) as connection:
+            connection.settimeout(10)
+            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            return connection.makefile("rb").read().rpartition(b"\r\n\r\n")[2]
+    except OSError:
+        return b""

@@ -18,7 +18,13 @@ import pytest
 
 from minidock.errors import Conflict, UsageError
 from minidock.formats.portspec import PortRequest, PublishedPort
-from minidock.network.firewall import NetworkRules, ensure_network, networks, remove_network
+from minidock.network.firewall import (
+    NetworkRules,
+    dropped_by_others,
+    ensure_network,
+    networks,
+    remove_network,
+)
 from minidock.network.publish import claim, publish, published, unpublish
 from tests.integration.netns import Netns, ask, ask_in_vain, give_addresses, join, namespaces, ruleset, serving
 
@@ -220,6 +226,23 @@ def test_ports_of_one_container_leave_anothers_alone(town: Town) -> None:
         town.publish(_tcp(host_port=8081))
         assert town.host.call(published) == {ID}
         assert town.outside.call(ask, HOST, 8081) == OUTSIDE
+
+
+def test_what_another_table_drops_is_dropped(town: Town) -> None:
+    """As where dockerd's FORWARD chain has the policy drop; it is for that table to let minidock's bridges through."""
+    town.publish(_tcp())
+    town.host.run("nft", "add", "table", "ip", "filter")
+    town.host.run(
+        "nft", "add", "chain", "ip", "filter", "FORWARD", "{ type filter hook forward priority 0; policy drop; }"
+    )
+    assert town.host.call(dropped_by_others) == ["ip filter FORWARD"]
+    with serving(town.first, FIRST, 80), serving(town.outside, OUTSIDE, 7000):
+        assert town.first.call(ask_in_vain, OUTSIDE, 7000) == "silence"
+        assert town.outside.call(ask_in_vain, HOST, 8080) == "silence"
+        for option in ("-i", "-o"):
+            town.host.run("iptables", "-I", "FORWARD", option, "mdt0", "-j", "ACCEPT")
+        assert town.first.call(ask, OUTSIDE, 7000) == HOST
+        assert town.outside.call(ask, HOST, 8080) == OUTSIDE
 
 
 def test_many_ports_at_once(town: Town) -> None:

@@ -23,6 +23,7 @@ _RARE = (
 )  # fmt: skip
 _NETWORKING = (
     "ip", "ip6", "network_alias", "mac_address", "dns", "dns_search", "dns_option", "add_host",
+    "publish", "publish_all", "expose",
 )  # fmt: skip
 
 
