@@ -117,11 +117,15 @@ def run(machine: Machine, command: str, artifacts: Path | None, output: int = 1)
             _unpack_artifacts(place / "artifacts", artifacts)
         return int(status)
 
+_RUNNING: set[subprocess.Popen[bytes]] = set()
+
 
 def end_on_signals() -> None:
-    """Turn SIGTERM and SIGHUP into an exception, so that no QEMU outlives its runner."""
+    """Turn SIGTERM and SIGHUP into an exception, after ending every QEMU that is running: none outlives its runner."""
 
     def end(number: int, _: object) -> None:
+        for process in list(_RUNNING):
+            process.kill()
         raise MachineError(f"ended by {signal.Signals(number).name}")
 
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -142,6 +146,7 @@ def _boot(qemu: str, machine: Machine, place: Path, output: int) -> str:
         )
     finally:
         os.close(passed)
+    _RUNNING.add(process)
     try:
         code = process.wait(machine.timeout_s)
     except subprocess.TimeoutExpired:
@@ -150,6 +155,7 @@ def _boot(qemu: str, machine: Machine, place: Path, output: int) -> str:
         if process.poll() is None:
             process.kill()
             process.wait()
+        _RUNNING.discard(process)
     said = (place / "qemu").read_text(errors="replace").strip()
     return f"QEMU ended with {code}: {said[-500:]}" if code else "the machine ended without a status"
 

@@ -116,8 +116,12 @@ def main() -> int:
             say(f"{name}: " + "\n".join((chosen.out / name / "output").read_text().splitlines()[-40:]))
         return status, line
 
-    with ThreadPoolExecutor(chosen.at_once) as pool:
-        statuses = [status for status, _ in pool.map(work, wanted)]
+    try:
+        with ThreadPoolExecutor(chosen.at_once) as pool:
+            statuses = [status for status, _ in pool.map(work, wanted)]
+    except MachineError as error:
+        say(str(error))
+        return 125
     return 125 if 125 in statuses else int(any(statuses))
 
 
