@@ -6,7 +6,7 @@ across no mount, since a container's procfs may have been covered by something t
 CVE-2025-52881).
 
 Docker's engine loads its profile docker-default itself; here it has to be loaded already, by an engine or by
-apparmor_parser(8). Without it the container runs as on a host without AppArmor, and start says so.
+apparmor_parser(8). Without it containers run as on a host without AppArmor, and `minidock info` says so.
 Source: moby daemon/oci_linux.go, WithApparmor; runc libcontainer/apparmor; kernel security/apparmor/lsm.c, setprocattr
 """
 
@@ -36,10 +36,9 @@ def is_enabled() -> bool:
 
 
 def is_loaded(profile: str) -> bool:
-    """Whether the kernel has a profile of this name; where it does not tell, it may have."""
-    text = _read(PROFILES)
+    """Whether the kernel tells that it has a profile of this name; without a securityfs mounted it tells nothing."""
     name = os.fsencode(profile)
-    return not text or any(line.rpartition(b" (")[0] == name for line in text.splitlines())
+    return any(line.rpartition(b" (")[0] == name for line in _read(PROFILES).splitlines())
 
 
 def _read(path: str) -> bytes:
@@ -64,11 +63,9 @@ def chosen_profile(asked: str, *, privileged: bool) -> str:
     return DEFAULT if is_loaded(DEFAULT) else ""
 
 
-def missing_default(asked: str, *, privileged: bool) -> str:
-    """A warning when docker's own profile would be taken on and is not there; empty otherwise."""
-    if asked or privileged or not is_enabled() or is_loaded(DEFAULT):
-        return ""
-    return f"the AppArmor profile {DEFAULT} is not loaded on this host; the container runs without it"
+def missing_default() -> bool:
+    """Whether this host enforces profiles and has not docker's own, which containers would be under."""
+    return is_enabled() and not is_loaded(DEFAULT)
 
 
 def open_proc(root_fd: int) -> int:

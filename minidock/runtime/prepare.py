@@ -151,18 +151,6 @@ def _apparmor(asked: str, *, privileged: bool) -> str:
     return chosen_profile(asked, privileged=privileged)
 
 
-def confinement_warning(container: Container) -> str:
-    """What is not as it would be with docker on this host; empty for nothing."""
-    if not os.path.exists(_APPARMOR):
-        return ""
-    from minidock.runtime.apparmor import missing_default
-    from minidock.runtime.securityopt import parse_security_options
-
-    config = container.config
-    asked = parse_security_options(config.host_texts("SecurityOpt")).apparmor
-    return missing_default(asked, privileged=config.host_flag("Privileged"))
-
-
 def apparmor_profile(container: Container) -> str:
     """The profile that a container's processes are under; empty for none."""
     return str(_confinement(container)["apparmor"])

@@ -116,11 +116,20 @@ def _backing_file_system(root: DataRoot) -> str:
 
 def _security_options() -> list[str]:
     """What confines containers here, in the words of docker's API. Source: seccomp(2), actions_avail"""
-    return ["name=seccomp,profile=default"] if os.path.exists("/proc/sys/kernel/seccomp/actions_avail") else []
+    from minidock.runtime import apparmor
+
+    options = ["name=apparmor"] if apparmor.is_enabled() else []
+    if os.path.exists("/proc/sys/kernel/seccomp/actions_avail"):
+        options.append("name=seccomp,profile=default")
+    return options
 
 
 def _warnings() -> list[str]:
+    from minidock.runtime import apparmor
+
     warnings = []
+    if apparmor.missing_default():
+        warnings.append(f"WARNING: AppArmor's profile {apparmor.DEFAULT} is not loaded: containers run without it")
     try:
         if read_small("/proc/sys/net/ipv4/ip_forward").strip() == b"0":
             warnings.append("WARNING: IPv4 forwarding is disabled")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 
 from minidock.errors import MinidockError, UsageError
-from minidock.runtime.prepare import confinement_warning
 from minidock.verbs.create import create
 from minidock.verbs.options import CreateOptions
 from minidock.verbs.start import ALREADY_RUNNING, parse_keys, start_container
@@ -64,7 +63,7 @@ def run(
     options.attach = not detach
     container = create(root, image, command, options)
     if warn is not None:
-        for warning in (*container.warnings, confinement_warning(container)):
+        for warning in container.warnings:
             if warning:
                 warn(warning)
     if created is not None and (detach or max(outputs) < 0):

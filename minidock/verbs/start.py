@@ -7,7 +7,7 @@ import os
 from minidock.errors import Conflict
 from minidock.network.hostfiles import write_etc_files
 from minidock.runtime.containerjob import ContainerJob
-from minidock.runtime.prepare import confinement_warning, container_spec, not_applied
+from minidock.runtime.prepare import container_spec, not_applied
 from minidock.runtime.session import Session
 from minidock.runtime.settle import SettledLock
 from minidock.store.containers import DiskErrors
@@ -51,8 +51,6 @@ def start(
         if found.state.status == "paused":
             raise Conflict("cannot start a paused container, try unpause instead")
         return _join(root, found, fds, interactive, keys, sig_proxy=sig_proxy) if attach else None
-    if warn is not None and (line := confinement_warning(found)):
-        warn(line)
     if warn is not None and (names := not_applied(found)):
         warn(f"container {found.name} has settings that minidock keeps but does not apply: {', '.join(names)}")
     code = start_container(found, attach=attach, interactive=interactive, fds=fds, keys=keys, sig_proxy=sig_proxy)

@@ -117,6 +117,7 @@ def run(machine: Machine, command: str, artifacts: Path | None, output: int = 1)
             _unpack_artifacts(place / "artifacts", artifacts)
         return int(status)
 
+
 _RUNNING: set[subprocess.Popen[bytes]] = set()
 
 
