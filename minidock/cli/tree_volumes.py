@@ -25,7 +25,7 @@ def volume_create(
     driver: Annotated[str, typer.Option("--driver", "-d", metavar="NAME", help="Only 'local'")] = "local",
     label: Label = None,
     opt: Annotated[
-        list[str] | None, typer.Option("--opt", "-o", metavar="KEY=VALUE", help="Refused: nothing is mounted")
+        list[str] | None, typer.Option("--opt", "-o", metavar="KEY=VALUE", help="type, device, o: what to mount")
     ] = None,
     given_name: Annotated[str | None, typer.Option("--name", metavar="NAME", hidden=True)] = None,
 ) -> None:

@@ -51,10 +51,10 @@ class VolumeRequest:
     """A volume to be seen in the container.
 
     Shape: name empty for an anonymous one; copies: whether it is filled from the image while it is empty;
-           is_plain: asked for by a path alone, as the image's VOLUME does
+           is_plain: asked for by a path alone, as the image's VOLUME does; options: of the mount that it is made of
     """
 
-    __slots__ = ("copies", "driver_name", "is_plain", "labels", "mode_text", "name", "read_only", "target")
+    __slots__ = ("copies", "driver_name", "is_plain", "labels", "mode_text", "name", "options", "read_only", "target")
 
     def __init__(
         self,
@@ -66,6 +66,7 @@ class VolumeRequest:
         mode_text: str = "",
         labels: dict[str, str] | None = None,
         driver_name: str = "",
+        options: dict[str, str] | None = None,
         is_plain: bool = False,
     ) -> None:
         self.name = name
@@ -75,6 +76,7 @@ class VolumeRequest:
         self.mode_text = mode_text
         self.labels = labels or {}
         self.driver_name = driver_name
+        self.options = options or {}
         self.is_plain = is_plain
 
     def spec_document(self) -> dict[str, Any]:
@@ -92,8 +94,11 @@ class VolumeRequest:
             options["NoCopy"] = True
         if self.labels:
             options["Labels"] = dict(sorted(self.labels.items()))
-        if self.driver_name:
-            options["DriverConfig"] = {"Name": self.driver_name}
+        driver: dict[str, Any] = {"Name": self.driver_name} if self.driver_name else {}
+        if self.options:
+            driver["Options"] = dict(sorted(self.options.items()))
+        if driver:
+            options["DriverConfig"] = driver
         if options:
             spec["VolumeOptions"] = options
         return spec
@@ -279,6 +284,7 @@ def parse_mount(text: str) -> BindRequest | TmpfsRequest | VolumeRequest:
     kind = "volume"
     values: dict[str, str] = {}
     labels: dict[str, str] = {}
+    options: dict[str, str] = {}
     read_only = False
     for field in split_fields(text):
         key, equals, value = field.partition("=")
@@ -297,12 +303,13 @@ def parse_mount(text: str) -> BindRequest | TmpfsRequest | VolumeRequest:
             label, _, content = value.partition("=")
             labels[label] = content
             values[key] = value
+        elif key == "volume-opt":
+            option, _, content = value.partition("=")
+            options[option] = content
+            values[key] = value
         elif key in ("target", "dst", "destination"):
             values["target"] = value
-        elif (
-            key in ("bind-propagation", "tmpfs-size", "tmpfs-mode", "consistency", "volume-driver")
-            or key == "volume-opt"
-        ):
+        elif key in ("bind-propagation", "tmpfs-size", "tmpfs-mode", "consistency", "volume-driver"):
             values[key] = value
         else:
             raise UsageError(f"unexpected key '{key}' in '{field}'")
@@ -314,7 +321,7 @@ def parse_mount(text: str) -> BindRequest | TmpfsRequest | VolumeRequest:
     if kind == "tmpfs":
         return _tmpfs_mount(values, read_only, prefix)
     if kind == "volume":
-        return _volume_mount(values, labels, read_only, prefix)
+        return _volume_mount(values, labels, options, read_only, prefix)
     raise UsageError(f'invalid argument "{text}" for "--mount" flag: mount type unknown: "{kind}"')
 
 
@@ -343,12 +350,16 @@ def _bind_mount(values: dict[str, str], read_only: bool, prefix: str) -> BindReq
     )
 
 
-def _volume_mount(values: dict[str, str], labels: dict[str, str], read_only: bool, prefix: str) -> VolumeRequest:
+def _volume_mount(
+    values: dict[str, str], labels: dict[str, str], options: dict[str, str], read_only: bool, prefix: str
+) -> VolumeRequest:
     _only(values, "volume-", prefix)
     check_volume_driver(values.get("volume-driver", ""))
-    if "volume-opt" in values:
-        raise UsageError(f"volume-opt={values['volume-opt']}: options of volumes are not supported")
     name = values.get("source", "")
+    if options:
+        from minidock.formats.volumeoptions import check_volume_options
+
+        check_volume_options(options, name)
     return VolumeRequest(
         check_volume_name(name) if name else "",
         _target(values["target"], prefix),
@@ -356,6 +367,7 @@ def _volume_mount(values: dict[str, str], labels: dict[str, str], read_only: boo
         copies=not values.get("volume-nocopy"),
         labels=labels,
         driver_name=values.get("volume-driver", ""),
+        options=options,
     )
 
 
@@ -396,54 +408,3 @@ def parse_tmpfs(text: str) -> TmpfsRequest:
         if option not in _TMPFS_FLAGS and not (equals and value and key in _TMPFS_KEYS):
             raise UsageError(f'invalid tmpfs option ["{option}"]')
     return TmpfsRequest(_target(target, ""), options)
-
-
-def mount_point_document(bind: BindRequest, *, from_mount_flag: bool) -> dict[str, Any]:
-    """The entry of config.v2.json's MountPoints for a bind. Source: shared format notes §5.1"""
-    document: dict[str, Any] = {
-        "Source": bind.source,
-        "Destination": bind.target,
-        "RW": not bind.read_only,
-        "Name": "",
-        "Driver": "",
-        "Type": "bind",
-    }
-    if bind.mode_text:
-        document["Relabel"] = bind.mode_text
-    document["Propagation"] = bind.propagation
-    spec: dict[str, Any] = {"Type": "bind", "Source": bind.source, "Target": bind.target}
-    if bind.read_only:
-        spec["ReadOnly"] = True
-    if bind.propagation != "rprivate" or not bind.recursive:
-        options: dict[str, Any] = {}
-        if bind.propagation != "rprivate":
-            options["Propagation"] = bind.propagation
-        if not bind.recursive:
-            options["NonRecursive"] = True
-        spec["BindOptions"] = options
-    document["Spec"] = spec
-    document["SkipMountpointCreation"] = from_mount_flag
-    return document
-
-
-def volume_point_document(
-    request: VolumeRequest, name: str, data_path: str, *, from_mount_flag: bool = False
-) -> dict[str, Any]:
-    """The entry of config.v2.json's MountPoints for a volume.
-
-    Shape: name is the volume's own; data_path what is mounted. Source: written by Docker 20.10
-    """
-    document: dict[str, Any] = {
-        # A volume without a request of its own: the engine leaves its source to the volume.
-        "Source": "" if request.is_plain else data_path,
-        "Destination": request.target,
-        "RW": not request.read_only,
-        "Name": name,
-        "Driver": "local",
-        "Type": "volume",
-    }
-    if not request.is_plain:
-        document["Relabel"] = "z" if from_mount_flag else request.mode_text or "z"
-    document["Spec"] = request.spec_document()
-    document["SkipMountpointCreation"] = False
-    return document

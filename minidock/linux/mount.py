@@ -157,6 +157,7 @@ def seal_tree(tree_fd: int, *, recursive: bool = False) -> None:
 
 _MOUNT_ATTR_IDMAP = 0x00100000
 _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 1, 6
+_FSCONFIG_SET_FLAG = 0
 _CLOEXEC = 1
 
 
@@ -171,10 +172,11 @@ def map_tree(tree_fd: int, userns_fd: int, *, recursive: bool = False) -> None:
     syscall("mount_setattr", tree_fd, b"", flags, ctypes.byref(attributes), ctypes.sizeof(attributes))
 
 
-def new_mount(fstype: bytes, options: Sequence[tuple[bytes, bytes]], flags: int) -> int:
+def new_mount(fstype: bytes, options: Sequence[tuple[bytes, bytes | None]], flags: int) -> int:
     """A detached mount of a new file system.
 
-    Shape:   flags: MS_NOSUID, MS_NODEV, MS_NOEXEC and MS_RDONLY, which MOUNT_ATTR_* equal
+    Shape:   options: None for one without a value; flags: MS_NOSUID, MS_NODEV, MS_NOEXEC and MS_RDONLY, which
+             MOUNT_ATTR_* equal
     Returns: a close-on-exec descriptor of its root; attach_tree puts it in place
     Raises:  SyscallError
     Source:  fsopen(2), fsmount(2), Linux 5.2
@@ -182,7 +184,8 @@ def new_mount(fstype: bytes, options: Sequence[tuple[bytes, bytes]], flags: int)
     context = syscall("fsopen", fstype, _CLOEXEC)
     try:
         for key, value in options:
-            syscall("fsconfig", context, _FSCONFIG_SET_STRING, key, value, 0)
+            how = _FSCONFIG_SET_FLAG if value is None else _FSCONFIG_SET_STRING
+            syscall("fsconfig", context, how, key, value, 0)
         syscall("fsconfig", context, _FSCONFIG_CMD_CREATE, None, None, 0)
         return syscall("fsmount", context, _CLOEXEC, flags)
     finally:

@@ -64,7 +64,7 @@ def work_in_root(container: Container, act: Callable[[int, UserMap | None], None
     user_map = user_map_of_running(container)
     try:
         if user_map is not None and writes:
-            _work_in_child(container, lambda: _act_as_root(handle, user_map, act))
+            _work_in_child(f"container {container.id.short}", lambda: _act_as_root(handle, user_map, act))
         else:
             act(handle, user_map)
     except (SyscallError, BrokenPipeError):
@@ -145,12 +145,13 @@ def _work_on_layers(
     container.root.tell("mount", f"unshare --mount sh -c {shell_word(overlay.describe())}")
     binds = sorted(mounts_of(container)[0], key=lambda bind: bind.target.count("/"))
     try:
-        _work_in_child(container, lambda: _mount_and_act(overlay, binds, act))
+        _work_in_child(f"container {container.id.short}", lambda: _mount_and_act(overlay, binds, act))
     finally:
         overlay.forget()
 
 
-def _work_in_child(container: Container, work: Callable[[], None]) -> None:
+def _work_in_child(what: str, work: Callable[[], None]) -> None:
+    """Do some work in a process of its own, in whose namespaces it may mount what it wants; raises what it raises."""
     answer, tell = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if not pid:
@@ -172,7 +173,7 @@ def _work_in_child(container: Container, work: Callable[[], None]) -> None:
     if words:
         raise _failure(words.decode("utf-8", "surrogateescape").split("\0"))
     if status:
-        raise StoreError(f"the process that worked on container {container.id.short} was killed")
+        raise StoreError(f"the process that worked on {what} was killed")
 
 
 def _mount_and_act(overlay: MountOverlay, binds: list[BindMount], act: Callable[[int, UserMap | None], None]) -> None:
@@ -184,7 +185,13 @@ def _mount_and_act(overlay: MountOverlay, binds: list[BindMount], act: Callable[
     setup.root_fd = os.open(overlay.path, _ROOT_FLAGS)
     for bind in binds:
         source = os.fsencode(bind.source)
-        setup.held[os.fsencode(bind.target)] = clone_tree(source, recursive=bind.recursive)
+        if bind.volume is not None:
+            from minidock.runtime.volumemount import open_volume
+
+            held = open_volume(bind.volume, bind.source)
+        else:
+            held = clone_tree(source, recursive=bind.recursive)
+        setup.held[os.fsencode(bind.target)] = held
         operation = BindInto(
             bind.source,
             bind.target,

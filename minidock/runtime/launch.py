@@ -11,14 +11,12 @@ from minidock.runtime import devices
 from minidock.runtime.cgroup import Cgroup, hierarchies
 from minidock.runtime.child import Channels, Payload, settle
 from minidock.runtime.exchange import Exchange, Launched, allowed_capabilities, clone_and_settle
-from minidock.runtime.operation import Operation, Setup
+from minidock.runtime.operation import Setup
 from minidock.runtime.plan import build_plan, first_flags
-from minidock.runtime.rootfs import MountOverlay
 from minidock.runtime.spec import BindMount, ContainerSpec, ExecSpec, TmpfsMount, environment
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import NoReturn
 
     from minidock.runtime.joined import Joined
@@ -119,6 +117,8 @@ def _launch(
             settle(payload, setup.user, channels, setup.root_fd, setup.console_fd)
 
         try:
+            for operation in plan:
+                operation.prepare()
             connect = spec.places.connect if spec.places is not None else None
             if pid_space >= 0 and not exchange.joins:
                 from minidock.runtime.joined import InPidNamespace
@@ -128,19 +128,14 @@ def _launch(
             else:
                 pid, pidfd, console = clone_and_settle(flags, exchange, work, group, connect)
         finally:
-            _forget_merged(plan)
+            for operation in plan:
+                operation.forget()
         if trace:
             trace_end(trace, spec)
     except BaseException:
         _remove_quietly(group)
         raise
     return Launched(pid, pidfd, console, group)
-
-
-def _forget_merged(plan: Sequence[Operation]) -> None:
-    for operation in plan:
-        if isinstance(operation, MountOverlay):
-            operation.forget()
 
 
 def _remove_quietly(group: Cgroup) -> None:

@@ -94,6 +94,12 @@ class Operation:
         """Shell lines that do the same; what no shell can do is told in one that begins with "# "."""
         raise NotImplementedError
 
+    def prepare(self) -> None:
+        """In the parent, before there is a child to take the step; raises MinidockError."""
+
+    def forget(self) -> None:
+        """In the parent, once the step has been taken or will not be."""
+
     def execute(self, setup: Setup) -> None:
         """Take the step; raises SyscallError or another MinidockError."""
         raise NotImplementedError

@@ -227,7 +227,13 @@ def _holds(mounts: Sequence[BindMount | TmpfsMount], remapped: Remapped | None, 
     plan: list[Operation] = []
     for each in mounts:
         if isinstance(each, BindMount) and _keeps_propagation(each) == keep:
-            plan.append(HoldSource(each.source, _clean(each.target), recursive=each.recursive, keeps_propagation=keep))
+            if each.volume is not None:
+                from minidock.runtime.volumemount import HoldVolume
+
+                plan.append(HoldVolume(each.volume, each.source, _clean(each.target)))
+            else:
+                source, target = each.source, _clean(each.target)
+                plan.append(HoldSource(source, target, recursive=each.recursive, keeps_propagation=keep))
             if remapped is not None and each.is_own:
                 from minidock.runtime.remapped import MapHeld
 

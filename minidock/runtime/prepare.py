@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minidock.formats.containerconfig import ContainerConfig
+    from minidock.formats.volumeoptions import VolumeMount
     from minidock.store.containers import Container, ContainerStore
 
 # What an engine may have been told of a container, and is kept for it, but does nothing here.
@@ -207,12 +208,24 @@ def mounts_of(container: Container) -> tuple[list[BindMount], list[TmpfsMount]]:
             source = f"{container.root.path}/volumes/{point.get('Name', '')}/_data"
             if "/" in str(point.get("Name", "/")) or not os.path.isdir(source):
                 raise UsageError(f"container {container.name}: volume {point.get('Name', '')} at {target} is not there")
+            bind = _bind(point, source, target, is_own=True)
             if os.path.exists(f"{source[:-5]}opts.json"):
-                from minidock.store.volumes import check_options
-
-                check_options(source[:-6])
-            binds.append(_bind(point, source, target, is_own=True))
+                volume = bind.volume = volume_mount(source[:-6])
+                if volume is not None:
+                    # What is on a device or elsewhere on the host has its owners already.
+                    bind.is_own = volume.fstype == "tmpfs"
+                    bind.read_only = bind.read_only or volume.is_read_only
+            binds.append(bind)
     return binds, tmpfs
+
+
+def volume_mount(path: str) -> VolumeMount | None:
+    """What the options of the volume in this directory ask to be mounted; raises StoreError."""
+    from minidock.formats.volumeoptions import VolumeMount
+    from minidock.store.volumes import read_options
+
+    options = read_options(path)
+    return VolumeMount(options) if options else None
 
 
 def _bind(point: dict[str, Any], source: str, target: str, *, is_own: bool = False, user_mode: str = "") -> BindMount:

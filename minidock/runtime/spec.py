@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from minidock.formats.volumeoptions import VolumeMount
     from minidock.network.joining import Places
     from minidock.runtime.isolation import Isolation
 
@@ -25,10 +26,10 @@ class BindMount:
     """A host path shown in the container.
 
     Shape: propagation: "" or rprivate, private, rslave, slave, rshared, shared; is_own: of the data root itself, and
-           so with the container's IDs where it has a user namespace
+           so with the container's IDs where it has a user namespace; volume: what is mounted on source first, or None
     """
 
-    __slots__ = ("is_own", "propagation", "read_only", "recursive", "source", "target")
+    __slots__ = ("is_own", "propagation", "read_only", "recursive", "source", "target", "volume")
 
     def __init__(
         self,
@@ -38,8 +39,10 @@ class BindMount:
         propagation: str = "",
         recursive: bool = True,
         is_own: bool = False,
+        volume: VolumeMount | None = None,
     ) -> None:
         self.is_own = is_own
+        self.volume = volume
         self.source = source
         self.target = target
         self.read_only = read_only

@@ -1,8 +1,9 @@
 """volumes/<name>: directories that outlive containers, laid out as Docker's engine does it.
 
     ROOT/volumes/<name>/_data          what containers see
-    ROOT/volumes/<name>/opts.json      the engine's options of a volume that must be mounted first
-    ROOT/volumes/<name>/minidock.json  labels and time; the engine keeps its own in metadata.db and goes by directories
+    ROOT/volumes/<name>/opts.json      the options of a volume that must be mounted first; see formats/volumeoptions.py
+    ROOT/volumes/<name>/minidock.json  labels and time of our own volumes
+    ROOT/volumes/metadata.db           what the engine keeps of its own, their labels above all: bbolt, only read here
 
 A volume appears whole, by one rename, and disappears into a stage. Who uses it is read from the containers' records
 at every question. What an image holds at a volume's place is copied in before its first use; see treecopy.py.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import os
 
-from minidock.errors import Conflict, FormatError, NoSuchVolume, StoreError, SyscallError, UsageError
+from minidock.errors import Conflict, FormatError, NoSuchVolume, StoreError, SyscallError
 from minidock.formats.containerconfig import time_of, time_text
 from minidock.formats.gojson import encode_json, parse_json
 from minidock.formats.mountspec import check_volume_name, is_volume_name
@@ -82,36 +83,28 @@ def is_anonymous_name(name: str) -> bool:
     return len(name) == 64 and not name.strip("0123456789abcdef")
 
 
-def check_options(path: str) -> None:
-    """Refuse a volume that the engine would mount something for; path is the volume's directory.
-
-    Raises: UsageError
-    """
-    options = _read_options(path)
-    if options:
-        shown = ",".join(f"{key}={value}" for key, value in sorted(options.items()))
-        raise UsageError(f"volume {path.rpartition('/')[2]} has mount options ({shown}), which minidock does not mount")
-
-
-def _read_options(path: str) -> dict[str, str]:
+def read_options(path: str) -> dict[str, str]:
+    """The options of the volume in this directory, none for one that is not mounted; raises StoreError."""
     try:
         document = parse_json(read_small(f"{path}/opts.json"), what=f"{path}/opts.json", limit_bytes=_MAX_BYTES)
     except FileNotFoundError:
         return {}
     except FormatError as error:
         raise StoreError(error.message) from None
-    names = (("type", "MountType"), ("o", "MountOpts"), ("device", "MountDevice"))
-    return {key: value for key, name in names if isinstance(value := document.get(name), str) and value}
+    from minidock.formats.volumeoptions import decode_volume_options
+
+    return decode_volume_options(document)
 
 
 class VolumeStore:
     """The volumes of a data root."""
 
-    __slots__ = ("path", "root")
+    __slots__ = ("_engines_labels", "path", "root")
 
     def __init__(self, root: DataRoot) -> None:
         self.root = root
         self.path = f"{root.path}/volumes"
+        self._engines_labels: dict[str, dict[str, str]] | None = None
 
     def names(self) -> list[str]:
         """The names of all volumes, sorted: every directory with a name that a volume may have."""
@@ -131,7 +124,18 @@ class VolumeStore:
             raise NoSuchVolume(f"No such volume: {name}")
         path = f"{self.path}/{name}"
         labels, created_ns = _read_own(path)
-        return Volume(name, path, labels, _read_options(path), created_ns or os.lstat(path).st_ctime_ns)
+        if labels is None:
+            labels = self._labels_of_engine().get(name)
+        return Volume(name, path, labels, read_options(path), created_ns or os.lstat(path).st_ctime_ns)
+
+    def _labels_of_engine(self) -> dict[str, dict[str, str]]:
+        """The labels of the volumes that an engine made, by name; none where its database cannot be read."""
+        if self._engines_labels is None:
+            try:
+                self._engines_labels = _read_engines_labels(f"{self.path}/metadata.db")
+            except (FormatError, OSError):
+                self._engines_labels = {}
+        return self._engines_labels
 
     def all(self) -> list[Volume]:
         """Every whole volume, by name; a damaged one is named by DataRoot.faults()."""
@@ -143,7 +147,7 @@ class VolumeStore:
                 continue
         return found
 
-    def stage_volume(self, stage: Stage, labels: dict[str, str] | None) -> str:
+    def stage_volume(self, stage: Stage, labels: dict[str, str] | None, options: dict[str, str] | None = None) -> str:
         """Prepare an empty volume in a stage; its path is what publish takes."""
         path = stage.new_path("volume")
         make_directory(path, 0o701)
@@ -151,6 +155,10 @@ class VolumeStore:
         if labels is not None:
             document = {"CreatedAt": time_text(self.root.now_ns()), "Labels": dict(sorted(labels.items()))}
             write_new(f"{path}/{_OWN_FILE}", encode_json(document) + b"\n", 0o600, durable=True)
+        if options:
+            from minidock.formats.volumeoptions import encode_volume_options
+
+            write_new(f"{path}/opts.json", encode_volume_options(options), 0o600, durable=True)
         return path
 
     def publish(self, staged: str, name: str) -> Volume:
@@ -166,13 +174,13 @@ class VolumeStore:
             raise SyscallError(f"rename to {target}", error.errno or 5) from None
         return self.get(name)
 
-    def create(self, name: str, labels: dict[str, str] | None = None) -> Volume:
+    def create(self, name: str, labels: dict[str, str] | None = None, options: dict[str, str] | None = None) -> Volume:
         """Make an empty volume, or find the one of this name; raises UsageError for a bad name."""
         check_volume_name(name)
         with self.root.stage() as stage, self.root.lock():
             if self.has(name):
                 return self.get(name)
-            return self.publish(self.stage_volume(stage, labels), name)
+            return self.publish(self.stage_volume(stage, labels, options), name)
 
     def remove(self, stage: Stage, name: str) -> None:
         """Take a volume away, its content with it when the stage ends; the caller knows that nothing uses it.
@@ -245,6 +253,19 @@ def _named(point: dict[str, Any]) -> bool:
 
 def _is_directory(path: str) -> bool:
     return os.path.isdir(path) and not os.path.islink(path)
+
+
+def _read_engines_labels(path: str) -> dict[str, dict[str, str]]:
+    from minidock.formats.boltdb import MAX_BYTES, read_bucket
+
+    labels: dict[str, dict[str, str]] = {}
+    for key, value in read_bucket(read_small(path, MAX_BYTES), b"volumes").items():
+        document = parse_json(value, what="metadata.db", limit_bytes=_MAX_BYTES)
+        found = document.get("Labels")
+        if isinstance(found, dict):
+            texts = {name: text for name, text in found.items() if isinstance(text, str)}
+            labels[key.decode("utf-8", "replace")] = texts
+    return labels
 
 
 def _read_own(path: str) -> tuple[dict[str, str] | None, int]:

@@ -9,13 +9,14 @@ import errno
 import os
 
 from minidock.errors import Conflict, SyscallError, UsageError
-from minidock.formats.mountspec import VolumeRequest, clean_path, volume_point_document
+from minidock.formats.mountpoint import volume_point_document
+from minidock.formats.mountspec import VolumeRequest, clean_path
 from minidock.ids import random_hex64
 from minidock.linux.paths import open_in_root
 from minidock.runtime.merged import open_layers
+from minidock.runtime.prepare import volume_mount
 from minidock.store.overlay2 import read_link
 from minidock.store.treecopy import copy_tree
-from minidock.store.volumes import check_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,16 +85,28 @@ class ContainerVolumes:
                     path = f"{volumes.path}/{name}"
                     is_new = not volumes.has(name)
                     if is_new:
-                        path = volumes.stage_volume(stage, request.labels or None)
-                    else:
-                        check_options(path)
+                        path = volumes.stage_volume(stage, request.labels or None, request.options)
                     if request.copies:
-                        tree.fill(request, f"{path}/_data")
+                        self._fill(tree, request, path)
                     if is_new:
                         volumes.publish(path, name)
                         self._made.append(name)
         finally:
             tree.close()
+
+    def _fill(self, tree: _ImageTree, request: VolumeRequest, path: str) -> None:
+        wanted = volume_mount(path) if os.path.exists(f"{path}/opts.json") else None
+        if wanted is None:
+            tree.fill(request, f"{path}/_data")
+        elif wanted.fstype != "tmpfs" and not wanted.is_read_only:
+            # What is put into a tmpfs would be gone before the container starts, with docker as well.
+            from minidock.runtime.volumemount import open_volume
+
+            mounted = open_volume(wanted, f"{self._root.volumes.path}/{request.name}/_data")
+            try:
+                tree.fill(request, f"/proc/self/fd/{mounted}/.")
+            finally:
+                os.close(mounted)
 
     def undo(self) -> None:
         """Take back what was made for a container that did not come to be."""

@@ -11,7 +11,6 @@ from minidock.formats.mountspec import (
     BindRequest,
     VolumeRequest,
     clean_path,
-    mount_point_document,
     parse_mount,
     parse_tmpfs,
     parse_volume,
@@ -55,6 +54,16 @@ class _Mounts:
         self.tmpfs: dict[str, str] = {}
         self.volumes: dict[str, tuple[VolumeRequest, bool]] = {}
         self.plain: list[str] = []
+        if options.volumes or options.mounts:
+            self._read(options)
+        for text in options.tmpfs:
+            tmpfs = parse_tmpfs(text)
+            self._claim(tmpfs.target)
+            self.tmpfs[tmpfs.target] = tmpfs.options
+
+    def _read(self, options: CreateOptions) -> None:
+        from minidock.formats.mountpoint import mount_point_document
+
         for text in options.volumes:
             bind = parse_volume(text)
             if isinstance(bind, VolumeRequest) and bind.is_plain:
@@ -82,10 +91,6 @@ class _Mounts:
                 self.volumes[request.target] = request, True
             else:
                 self.tmpfs[request.target] = request.options
-        for text in options.tmpfs:
-            tmpfs = parse_tmpfs(text)
-            self._claim(tmpfs.target)
-            self.tmpfs[tmpfs.target] = tmpfs.options
 
     def _claim(self, target: str) -> None:
         if target in self.points or target in self.tmpfs or target in self.volumes:

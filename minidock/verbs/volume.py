@@ -27,12 +27,20 @@ def create_volume(
 ) -> Volume:
     """Make a volume, or find the one of this name; without a name it gets 64 random digits.
 
-    Raises: UsageError for a bad name, another driver, or options
+    Shape:  options: `type=`, `device=` and `o=`, what is mounted there whenever a container uses it
+    Raises: UsageError for a bad name, another driver, or other options
     """
-    check_volume_driver(driver)
+    chosen = name or random_hex64()
+    try:
+        check_volume_driver(driver)
+    except UsageError as error:
+        raise UsageError(f"create {chosen}: {error.message}") from None
+    wanted: dict[str, str] = {}
     if options:
-        raise UsageError(f"--opt {options[0]}: options of volumes are not supported")
-    return root.volumes.create(name or random_hex64(), labels or {})
+        from minidock.formats.volumeoptions import parse_volume_options
+
+        wanted = parse_volume_options(options, chosen)
+    return root.volumes.create(chosen, labels or {}, wanted)
 
 
 def list_volumes(root: DataRoot, filters: Sequence[str] = ()) -> list[Volume]:

@@ -52,7 +52,7 @@ def test_volume_commands(tool: Tool) -> None:
         (["create", ".."], "includes invalid characters"),
         (["create", "--name", "one", "two"], "conflicting options"),
         (["create", "-d", "nfs", "one"], 'plugin "nfs" not found'),
-        (["create", "-o", "type=tmpfs", "one"], "options of volumes are not supported"),
+        (["create", "-o", "type=tmpfs", "one"], 'missing required option: "device"'),
         (["inspect", "nosuch"], "No such volume: nosuch"),
         (["inspect", "../containers"], "No such volume"),
         (["rm", "../containers"], "No such volume"),

@@ -168,11 +168,11 @@ def test_refused(tool: Tool, words: list[str], message: str) -> None:
     assert builders.tree_listing(tool.root) == before
 
 
-def test_volume_that_the_engine_would_mount_is_refused(tool: Tool) -> None:
-    tool.good("create", "--name", "box", "-v", "nfs:/x", "busybox:test", "true")
-    options = {"MountType": "nfs", "MountOpts": "addr=1.2.3.4", "MountDevice": ":/x", "Quota": {"Size": 0}}
-    (tool.root / "volumes/nfs/opts.json").write_text(json.dumps(options))
-    for words in (["start", "box"], ["create", "-v", "nfs:/x", "busybox:test"]):
+def test_volume_that_cannot_be_mounted_keeps_its_container_from_starting(tool: Tool) -> None:
+    tool.good("create", "--name", "box", "-v", "odd:/x", "busybox:test", "true")
+    options = {"MountType": "nosuchfs", "MountOpts": "addr=1.2.3.4", "MountDevice": ":/x", "Quota": {"Size": 0}}
+    (tool.root / "volumes/odd/opts.json").write_text(json.dumps(options))
+    for words in (["start", "box"], ["create", "-v", "odd:/data", "busybox:test"]):
         done = tool(*words)
-        assert "volume nfs has mount options (device=:/x,o=addr=1.2.3.4,type=nfs)" in done.stderr
+        assert "failed to mount local volume: mount :/x:" in done.stderr
         assert done.returncode == 1

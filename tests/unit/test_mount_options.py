@@ -7,18 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidock.errors import UsageError
+from minidock.formats.mountpoint import mount_point_document, volume_point_document
 from minidock.formats.mountspec import (
     BindRequest,
     TmpfsRequest,
     VolumeRequest,
     clean_path,
-    mount_point_document,
     parse_mount,
     parse_size,
     parse_tmpfs,
     parse_volume,
     split_fields,
-    volume_point_document,
 )
 
 
@@ -173,7 +172,7 @@ def test_mount_tmpfs() -> None:
         ("type=bind,src=/a,dst=/b,nonsense", "must be a key=value pair"),
         ("src=v,dst=/b", "volume name is too short"),
         ("src=vol,dst=/b,volume-driver=nfs", 'plugin "nfs" not found'),
-        ("src=vol,dst=/b,volume-opt=type=nfs", "options of volumes are not supported"),
+        ("src=vol,dst=/b,volume-opt=type=nfs", 'missing required option: "device"'),
         ("src=vol,dst=/b,bind-propagation=shared", "cannot mix"),
     ],
 )

@@ -1,0 +1,116 @@
+"""Volumes that are a mount: bind, tmpfs, a block device; seen by their containers, and left nowhere on the host."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import missing
+from tests.integration.tool import Tool
+
+pytestmark = pytest.mark.root
+QUIET = ("--network", "none", "busybox:test")
+
+
+def mounts_of(tool: Tool) -> list[str]:
+    """What is mounted below the data root in the host's own mount table."""
+    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(tool.root) in line]
+
+
+def test_a_bound_directory(tool: Tool, scratch: Path) -> None:
+    (scratch / "there").mkdir()
+    (scratch / "there/old").write_text("old\n")
+    options = ("-o", "type=none", "-o", f"device={scratch}/there", "-o", "o=bind")
+    assert tool.good("volume", "create", *options, "bound") == "bound"
+    assert json.loads((tool.root / "volumes/bound/opts.json").read_text()) == {
+        "MountType": "none",
+        "MountOpts": "bind",
+        "MountDevice": f"{scratch}/there",
+        "Quota": {"Size": 0},
+    }
+    assert (
+        tool.good("run", "--name", "cc", "-v", "bound:/x", *QUIET, "sh", "-c", "cat /x/old; echo new >/x/new") == "old"
+    )
+    assert (scratch / "there/new").read_text() == "new\n"
+    assert os.listdir(tool.root / "volumes/bound/_data") == []
+    assert tool.good("cp", "cc:/x/new", "-").startswith("new\0")
+    tool.good("cp", str(scratch / "there/old"), "cc:/x/copied")
+    assert (scratch / "there/copied").read_text() == "old\n"
+    refused = tool("run", "--rm", "-v", "bound:/x:ro", *QUIET, "touch", "/x/y")
+    assert (refused.returncode, "Read-only file system" in refused.stderr) == (1, True)
+    shown = json.loads(tool.good("volume", "inspect", "bound"))[0]
+    assert shown["Options"] == {"device": f"{scratch}/there", "o": "bind", "type": "none"}
+    assert mounts_of(tool) == []
+
+
+def test_a_read_only_bind_and_what_the_image_has_there(tool: Tool, scratch: Path) -> None:
+    (scratch / "empty").mkdir()
+    options = ("-o", "type=none", "-o", f"device={scratch}/empty")
+    tool.good("volume", "create", *options, "-o", "o=bind", "filled")
+    assert tool.good("run", "--rm", "-v", "filled:/data", *QUIET, "cat", "/data/deep/three") == "three"
+    assert (scratch / "empty/one").read_text() == "one\n"
+    tool.good("volume", "create", *options, "-o", "o=bind,ro", "fixed")
+    done = tool("run", "--rm", "-v", "fixed:/data", *QUIET, "sh", "-c", "cat /data/one; touch /data/x")
+    assert (done.stdout, done.returncode) == ("one\n", 1)
+
+
+def test_a_tmpfs(tool: Tool) -> None:
+    wish = "type=volume,source=fast,target=/x,volume-opt=type=tmpfs,volume-opt=device=tmpfs,volume-opt=o=size=1m"
+    script = "grep ' /x ' /proc/mounts; dd if=/dev/zero of=/x/big bs=64k count=32 2>/dev/null; stat -c %s /x/big"
+    seen = tool.good("run", "--rm", "--mount", wish, *QUIET, "sh", "-c", script).split("\n")
+    assert seen[0].startswith("tmpfs /x tmpfs ") and "size=1024k" in seen[0]
+    assert int(seen[1]) == 1 << 20
+    assert tool.good("volume", "inspect", "-f", "{{.Options.o}}", "fast") == "size=1m"
+    assert mounts_of(tool) == []
+
+
+@pytest.fixture
+def loop_device(scratch: Path) -> Iterator[str]:
+    """A block device with an ext4 file system, on a file."""
+    image = scratch / "disk"
+    image.write_bytes(b"")
+    os.truncate(image, 8 << 20)
+    subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+    device = subprocess.run(["losetup", "-f", "--show", image], capture_output=True, text=True, check=False)
+    if device.returncode:
+        missing(f"no loop device here: {device.stderr}")
+    yield device.stdout.strip()
+    subprocess.run(["losetup", "-d", device.stdout.strip()], check=True)
+
+
+def test_a_block_device_is_shared_by_its_containers(tool: Tool, loop_device: str) -> None:
+    tool.good("volume", "create", "-o", "type=ext4", "-o", f"device={loop_device}", "-o", "o=noatime", "disk")
+    tool.good("run", "-d", "--name", "cc", "-v", "disk:/x", *QUIET, "sleep", "1000")
+    assert "noatime" in tool.good("exec", "cc", "grep", " /x ", "/proc/mounts")
+    tool.good("run", "--rm", "-v", "disk:/y", *QUIET, "sh", "-c", "echo shared > /y/file")
+    assert tool.good("exec", "cc", "cat", "/x/file") == "shared"
+    tool.good("rm", "-f", "cc")
+    assert mounts_of(tool) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["type=tmpfs"], 'missing required option: "device"'),
+        (["device=/x"], 'missing required option: "type"'),
+        (["size=1"], "quota size requested but no quota support"),
+    ],
+)
+def test_refused_options(tool: Tool, options: list[str], words: str) -> None:
+    flags = [word for option in options for word in ("-o", option)]
+    done = tool("volume", "create", *flags, "bad")
+    assert (done.returncode, words in done.stderr) == (1, True)
+    assert tool.good("volume", "ls", "-q") == ""
+
+
+def test_what_cannot_be_mounted_is_told_and_nothing_is_left(tool: Tool) -> None:
+    tool.good("volume", "create", "-o", "type=none", "-o", "device=/nowhere", "-o", "o=bind", "lost")
+    done = tool("run", "--rm", "-v", "lost:/x:nocopy", *QUIET, "true")
+    assert (done.returncode, len(done.stderr.splitlines())) == (125, 1)
+    assert "failed to mount local volume: mount /nowhere:" in done.stderr
+    assert tool.good("ps", "-aq") == ""
