@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from minidock.cli.output import write_error
-from minidock.errors import MinidockError, NotFound
+from minidock.errors import CommandError, MinidockError, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +15,14 @@ def report(error: BaseException) -> None:
     write_error(f"minidock: {error}")
     for note in getattr(error, "__notes__", ()):
         write_error(f"minidock: {note}")
+
+
+def check_filters(words: Iterable[str]) -> None:
+    """Raise, as docker's client does before it asks the engine, for a filter that is no `name=value`."""
+    for word in words:
+        if "=" not in word:
+            reason = "bad format of filter (expected name=value)"
+            raise CommandError(f'invalid argument "{word}" for "-f, --filter" flag: {reason}', exit_code=125)
 
 
 def for_each(names: Iterable[str], action: Callable[[str], None], *, absent_is_fine: bool = False) -> int:

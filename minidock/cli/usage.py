@@ -61,7 +61,9 @@ def _in_dockers_words(error: click.UsageError, path: str) -> tuple[str, int]:
         return error.message, BAD_OPTION_STATUS
     if isinstance(error, click.MissingParameter) or "unexpected extra argument" in error.message:
         command = error.ctx.command if error.ctx else None
-        return f'"{path}" requires {_arity(command)}.', BAD_WORDS_STATUS
+        arity = _arity(command)
+        verb = "accepts" if arity == "no arguments" else "requires"
+        return f'"{path}" {verb} {arity}.', BAD_WORDS_STATUS
     if isinstance(error, click.BadParameter):
         if isinstance(error.param, click.Option):
             names = ", ".join(sorted(error.param.opts, key=len))

@@ -6,7 +6,7 @@ import ctypes
 import errno
 import os
 
-from minidock.errors import SyscallError, UsageError
+from minidock.errors import CommandError, SyscallError, UsageError
 from minidock.linux.libc import declare
 from minidock.linux.mount import shell_word
 from minidock.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS
@@ -112,8 +112,10 @@ def _nodes(source: str, target: str, access: str) -> list[tuple[HostDevice, str]
         status = os.stat(source)
     except OSError as error:
         reason = (error.strerror or "").lower()
-        raise UsageError(
-            f'error gathering device information while adding custom device "{source}": {reason}'
+        # As docker's client ends where something is not there.
+        raise CommandError(
+            f'error gathering device information while adding custom device "{source}": {reason}',
+            exit_code=127 if error.errno == errno.ENOENT else 125,
         ) from None
     if status.st_mode & S_IFMT == S_IFDIR:
         return [(node, access) for node in host_devices(source, name + "/")]
@@ -195,7 +197,14 @@ class SetSysctl(Operation):
         return f"echo {shell_word(self.value)} > {shell_word(sysctl_path(self.key))}"
 
     def execute(self, setup: Setup) -> None:
-        _write(sysctl_path(self.key), self.value)
+        path = sysctl_path(self.key)
+        try:
+            _write(path, self.value)
+        except SyscallError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            # In the runtime's words, and with docker's code for what is not there.
+            raise CommandError(f"open {path}: no such file or directory", exit_code=127) from None
 
 
 def sysctl_path(key: str) -> str:

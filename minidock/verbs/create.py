@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
-from minidock.errors import InvalidReference, NoSuchImage, UsageError
+from minidock.errors import CommandError, InvalidReference, NoSuchImage, UsageError
 from minidock.formats.containerconfig import ContainerConfig, container_document, endpoint_document, host_document
 from minidock.formats.mountspec import (
     BindRequest,
@@ -29,7 +30,7 @@ from minidock.verbs.options import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Any
+    from typing import Any, TextIO
 
     from minidock.formats.runconfig import RunConfig
     from minidock.store.containers import Container
@@ -125,10 +126,20 @@ def create(root: DataRoot, image: str, command: list[str], options: CreateOption
         options.name = check_name(options.name)
     if options.pull not in ("missing", "never", "always", ""):
         raise UsageError(f'invalid pull option: \'{options.pull}\': must be one of "always", "missing" or "never"')
-    if options.cidfile and os.path.exists(options.cidfile):
-        raise UsageError(
-            f"Container ID file found, make sure the other container isn't running or delete {options.cidfile}"
-        )
+    cidfile = _open_cidfile(options.cidfile) if options.cidfile else None
+    if cidfile is not None:
+        try:
+            with cidfile:
+                container = _create(root, image, command, options)
+                cidfile.write(container.id)
+        except BaseException:
+            os.unlink(options.cidfile)
+            raise
+        return container
+    return _create(root, image, command, options)
+
+
+def _create(root: DataRoot, image: str, command: list[str], options: CreateOptions) -> Container:
     mounts = _Mounts(options)
     warnings = _verify_limits(options)
     choice = _choose_network(root, options)
@@ -180,8 +191,6 @@ def create(root: DataRoot, image: str, command: list[str], options: CreateOption
 
         remove_abandoned(root.containers.abandoned)
     container.warnings += warnings
-    if options.cidfile:
-        _write_cidfile(options.cidfile, container)
     return container
 
 
@@ -387,9 +396,17 @@ def _capabilities(words: list[str], key: str) -> list[str]:
     return sorted(set(result))
 
 
-def _write_cidfile(path: str, container: Container) -> None:
+def _open_cidfile(path: str) -> TextIO:
+    """The file, before there is a container, so that none is made whose ID could not be kept."""
     try:
-        with open(path, "x", encoding="ascii") as file:
-            file.write(container.id)
+        return open(path, "x", encoding="ascii")
+    except FileExistsError:
+        raise UsageError(
+            f"Container ID file found, make sure the other container isn't running or delete {path}"
+        ) from None
     except OSError as error:
-        raise UsageError(f"failed to write the container ID to {path}: {error.strerror}") from None
+        reason = (error.strerror or "").lower()
+        raise CommandError(
+            f"failed to create the container ID file: open {path}: {reason}",
+            exit_code=127 if error.errno == errno.ENOENT else 125,
+        ) from None

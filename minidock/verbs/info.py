@@ -56,6 +56,7 @@ def info(root: DataRoot) -> dict[str, Any]:
             ["Native Overlay Diff", "true"],
             ["userxattr", "false"],
         ],
+        **_limits(),
         "LoggingDriver": "json-file",
         "CgroupDriver": "cgroupfs",
         "CgroupVersion": "2" if v2 else "1",
@@ -72,6 +73,24 @@ def info(root: DataRoot) -> dict[str, Any]:
         "ServerVersion": __version__,
         "SecurityOptions": _security_options(),
         "Warnings": _warnings() or None,
+    }
+
+
+def _limits() -> dict[str, Any]:
+    """What limits this host can give, under the names that docker info has for them. Source: moby pkg/sysinfo"""
+    from minidock.runtime.hostlimits import HostLimits
+
+    host = HostLimits()
+    return {
+        "MemoryLimit": host.has("memory", "memory.limit_in_bytes", "memory"),
+        "SwapLimit": host.has("memory", "memory.memsw.limit_in_bytes", "memory"),
+        "KernelMemory": host.has("memory", "memory.kmem.limit_in_bytes", ""),
+        "CpuCfsPeriod": host.has("cpu", "cpu.cfs_period_us", "cpu"),
+        "CpuCfsQuota": host.has("cpu", "cpu.cfs_quota_us", "cpu"),
+        "CPUShares": host.has("cpu", "cpu.shares", "cpu"),
+        "CPUSet": host.has("cpuset", "", "cpuset"),
+        "PidsLimit": host.has("pids", "", "pids"),
+        "OomKillDisable": host.has("memory", "memory.oom_control", ""),
     }
 
 

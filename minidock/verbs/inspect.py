@@ -30,13 +30,14 @@ if TYPE_CHECKING:
 def inspect(
     root: DataRoot, names: Sequence[str], *, type: str | None = None, found: list[dict[str, Any]] | None = None
 ) -> list[dict[str, Any]]:
-    """Inspect containers and images; a name is a container's first, as docker has it.
+    """Inspect containers, images and volumes; a name is a container's first, then an image's, as docker has it.
 
-    Shape:   type: "container", "image" or None for either; found: documents are added to this list as they are found
+    Shape:   type: "container", "image", "volume" or None for any; found: documents are added to this list as they are
+             found
     Returns: found, one document a name
     Raises:  NotFound for the first name that is none, after the others were tried; further ones are notes
     """
-    if type not in (None, "container", "image"):
+    if type not in (None, "container", "image", "volume"):
         raise UsageError(f'"{type}" is not a valid value for --type')
     found = [] if found is None else found
     failures: list[MinidockError] = []
@@ -53,6 +54,8 @@ def inspect(
 
 
 def _inspect_one(root: DataRoot, name: str, type: str | None) -> dict[str, Any]:
+    if type == "volume":
+        return inspect_volume(root, name)
     if type != "image" and root.has_containers():
         from minidock.verbs.inspect_container import inspect_container
 
@@ -68,7 +71,31 @@ def _inspect_one(root: DataRoot, name: str, type: str | None) -> dict[str, Any]:
     except NoSuchImage as error:
         if type == "image":
             raise NoSuchImage(f"No such image: {name}", hint=error.hint) from None
+        if os.path.isdir(f"{root.path}/volumes") and root.volumes.has(name):
+            return inspect_volume(root, name)
         raise NotFound(f"No such object: {name}", hint=error.hint) from None
+
+
+def inspect_volume(root: DataRoot, name: str) -> dict[str, Any]:
+    """A volume in the shape and key order of docker's API; raises NoSuchVolume."""
+    volume = root.volumes.get(name)
+    return {
+        "CreatedAt": _local_time(volume.created_ns),
+        "Driver": "local",
+        "Labels": volume.labels,
+        "Mountpoint": volume.data_path,
+        "Name": volume.name,
+        "Options": volume.options or (None if volume.labels is None else {}),
+        "Scope": "local",
+    }
+
+
+def _local_time(moment_ns: int) -> str:
+    """A moment in RFC 3339 with the local offset, as the engine tells it of volumes alone."""
+    import time
+
+    text = time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(moment_ns // 1_000_000_000))
+    return text[:-5] + ("Z" if text.endswith("+0000") else f"{text[-5:-2]}:{text[-2:]}")
 
 
 def inspect_image(root: DataRoot, name: str) -> dict[str, Any]:

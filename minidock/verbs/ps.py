@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from minidock.errors import MinidockError, UsageError
+from minidock.errors import MinidockError, NoSuchContainer, UsageError
 from minidock.formats.human import human_duration
 
 TYPE_CHECKING = False
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
     from minidock.store.containers import Container
     from minidock.store.root import DataRoot
 
-_FILTERS = ("health", "id", "name", "label", "status", "exited", "ancestor", "before", "since", "volume", "network")
+_FILTERS = (
+    "health", "id", "name", "label", "status", "exited", "ancestor", "before", "since", "volume", "network", "publish",
+    "expose", "is-task",
+)  # fmt: skip
+_TRUE, _FALSE = ("1", "true"), ("0", "false")
 _STATUSES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
 
 
@@ -34,6 +38,7 @@ class ContainerSummary:
         "image",
         "image_id",
         "labels",
+        "local_volumes",
         "mounts",
         "names",
         "networks",
@@ -57,7 +62,9 @@ class ContainerSummary:
         self.labels = config.labels
         self.ports = _ports_text(ports)
         self.networks = list(container.document.get("NetworkSettings", {}).get("Networks") or ())
-        self.mounts = [str(point.get("Source") or point.get("Name", "")) for point in config.mount_points]
+        # A volume by its name, as docker has it.
+        self.mounts = [str(point.get("Name") or point.get("Source", "")) for point in config.mount_points]
+        self.local_volumes = sum(point.get("Driver") == "local" for point in config.mount_points)
         self.size_bytes: int | None = None
         self.root_size_bytes: int | None = None
 
@@ -158,11 +165,17 @@ def _read_filters(filters: Sequence[str]) -> dict[str, list[str]]:
         if key not in _FILTERS:
             raise UsageError(f"Invalid filter '{key}'")
         if key == "status" and value not in _STATUSES:
-            raise UsageError(f"Unrecognised filter value for status: {value}")
+            raise UsageError(f"Invalid filter 'status={value}'")
         if key == "health" and value not in ("none", "starting", "healthy", "unhealthy"):
             raise UsageError(f"Unrecognised filter value for health: {value}")
-        if key == "exited" and not value.lstrip("-").isdecimal():
-            raise UsageError(f"Invalid filter 'exited={value}'")
+        if key == "exited" and not (value.isascii() and value.removeprefix("-").isdecimal()):
+            raise UsageError(f'strconv.Atoi: parsing "{value}": invalid syntax')
+        if key == "is-task" and value not in _TRUE + _FALSE:
+            raise UsageError(f"Invalid filter 'is-task=[{value}]'")
+        if key in ("publish", "expose"):
+            from minidock.verbs.portfilters import parse_ports
+
+            parse_ports(key, value)
         wanted.setdefault(key, []).append(value)
     return wanted
 
@@ -187,9 +200,16 @@ def _matches(root: DataRoot, container: Container, wanted: dict[str, list[str]],
         elif key == "ancestor":
             fits = any(images.descends(config.image_id, value) for value in values)
         elif key == "before":
-            fits = all(container.created_ns < root.containers.get(value).created_ns for value in values)
+            fits = all(container.created_ns < _created_ns(root, value) for value in values)
         elif key == "since":
-            fits = all(container.created_ns > root.containers.get(value).created_ns for value in values)
+            fits = all(container.created_ns > _created_ns(root, value) for value in values)
+        elif key == "is-task":
+            # There is no swarm whose task one could be.
+            fits = any(value in _FALSE for value in values)
+        elif key in ("publish", "expose"):
+            from minidock.verbs.portfilters import has_port
+
+            fits = has_port(container, wanted.get("publish", ()), wanted.get("expose", ()))
         elif key == "network":
             fits = any(
                 value in (container.document.get("NetworkSettings", {}).get("Networks") or ()) for value in values
@@ -203,6 +223,13 @@ def _matches(root: DataRoot, container: Container, wanted: dict[str, list[str]],
         if not fits:
             return False
     return True
+
+
+def _created_ns(root: DataRoot, name: str) -> int:
+    try:
+        return root.containers.get(name).created_ns
+    except NoSuchContainer:
+        raise NoSuchContainer(f"no such container {name}") from None
 
 
 def _fits(pattern: str, text: str) -> bool:

@@ -161,7 +161,7 @@ def test_a_moved_tag_is_told(loaded: Cli, scratch: Path, busybox_layer: bytes) -
         (["ps", "--filter", "bad=1"], 1, "bad"),
         (["pull-tar", "/nope/archive.tar"], 1, "/nope/archive.tar"),
         (["pull-tar", "/etc/passwd"], 1, "/etc/passwd"),
-        (["inspect", "--type", "volume", "x"], 1, "volume"),
+        (["inspect", "--type", "plugin", "x"], 1, "plugin"),
     ],
 )
 def test_what_goes_wrong_is_one_line(loaded: Cli, words: list[str], status: int, reason: str) -> None:

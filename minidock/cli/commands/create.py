@@ -41,7 +41,6 @@ def handle(options: dict[str, Any]) -> int:
 
 def create_options(options: dict[str, Any]) -> CreateOptions:
     """The words that `create` and `run` share, as the verb takes them; raises UsageError."""
-    from minidock.cli.sizes import parse_size
     from minidock.errors import UsageError
     from minidock.verbs.options import DEFAULT_SHM_SIZE_BYTES, CreateOptions
 
@@ -82,7 +81,7 @@ def create_options(options: dict[str, Any]) -> CreateOptions:
         restart=options["restart"] or "no",
         stop_signal=options["stop_signal"] or "",
         stop_timeout=options["stop_timeout"],
-        shm_size=parse_size(options["shm_size"]) if options["shm_size"] else DEFAULT_SHM_SIZE_BYTES,
+        shm_size=_shm_size(options["shm_size"]) if options["shm_size"] else DEFAULT_SHM_SIZE_BYTES,
         limits=_limits(options),
         isolation={name: options[name] for name in _ISOLATION if options[name] not in (None, [])},
         rare={name: options[name] for name in _RARE if options[name]},
@@ -91,6 +90,16 @@ def create_options(options: dict[str, Any]) -> CreateOptions:
         attach=not options.get("detach", False),
         streams=_streams(options["attach"]),
     )
+
+
+def _shm_size(text: str) -> int:
+    from minidock.cli.sizes import parse_size
+    from minidock.errors import UsageError
+
+    try:
+        return parse_size(text)
+    except UsageError as error:
+        raise UsageError(f'invalid argument "{text}" for "--shm-size" flag: {error.message}') from None
 
 
 def _streams(words: list[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from minidock.cli.failures import check_filters
 from minidock.cli.format import write_listing
 from minidock.cli.output import short_id, write
 from minidock.cli.session import Reading
@@ -39,6 +40,7 @@ def handle(options: dict[str, Any]) -> int:
     """List images."""
     from minidock.verbs.images import list_images
 
+    check_filters(options["filter"])
     with Reading(options) as root:
         found = list_images(
             root,

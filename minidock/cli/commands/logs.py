@@ -21,8 +21,8 @@ def handle(options: dict[str, Any]) -> int:
             options["container"],
             follow=options["follow"],
             tail=_lines(options["tail"]),
-            since=_moment(options["since"]),
-            until=_moment(options["until"]),
+            since=_moment("since", options["since"]),
+            until=_moment("until", options["until"]),
             timestamps=options["timestamps"],
             details=options["details"],
         )
@@ -47,7 +47,7 @@ def _lines(text: str) -> int | None:
     return None
 
 
-def _moment(text: str | None) -> int | None:
+def _moment(name: str, text: str | None) -> int | None:
     """Nanoseconds since 1970 of an RFC 3339 time, a date, seconds since 1970, or a span back from now."""
     if not text:
         return None
@@ -55,5 +55,5 @@ def _moment(text: str | None) -> int | None:
 
     moment = parse_moment(text)
     if moment is None:
-        raise UsageError(f'invalid value for a time: "{text}"', hint="RFC 3339, seconds since 1970, or 42m for a span")
+        raise UsageError(f'invalid value for "{name}": failed to parse value as time or duration: "{text}"')
     return moment

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from minidock.cli.failures import check_filters
 from minidock.cli.output import write, write_line
 from minidock.cli.session import open_root
 from minidock.cli.times import human_size
@@ -67,6 +68,7 @@ def _read_filter(what: str, texts: list[str]) -> PruneFilter:
     from minidock.verbs.prune import PruneFilter
 
     chosen = PruneFilter()
+    check_filters(texts)
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals:

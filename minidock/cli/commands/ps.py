@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from minidock.cli.failures import check_filters
 from minidock.cli.format import write_listing
 from minidock.cli.output import quote, short_id, shorten, write
 from minidock.cli.session import Reading
@@ -45,6 +46,8 @@ def handle(options: dict[str, Any]) -> int:
     from minidock.verbs.ps import ps
 
     template = options["format"]
+    if options["filter"]:
+        check_filters(options["filter"])
     # docker sums up sizes, which walks the layers, only for those who will see them
     size = options["size"] or bool(template and (".Size" in template or "json" in template))
     with Reading(options) as root:
@@ -100,7 +103,7 @@ _SIMPLE: dict[str, Callable[[ContainerSummary], str]] = {
     "Ports": lambda one: one.ports,
     "Names": lambda one: one.names,
     "Networks": lambda one: ",".join(one.networks),
-    "LocalVolumes": lambda one: "0",
+    "LocalVolumes": lambda one: str(one.local_volumes),
 }
 
 

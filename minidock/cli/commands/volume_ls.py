@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minidock.cli.failures import check_filters
 from minidock.cli.format import write_listing
 from minidock.cli.output import write_line
 from minidock.cli.session import open_root
@@ -30,6 +31,7 @@ def handle(options: dict[str, Any]) -> int:
     from minidock.verbs.volume import list_volumes
 
     with open_root(options, write=False) as root:
+        check_filters(options["filter"])
         found = list_volumes(root, options["filter"])
     if options["quiet"] and not options["format"]:
         for volume in found:
