@@ -6,9 +6,8 @@ from minidock.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from minidock.store.containers import Container
+    from collections.abc import Mapping, Sequence
+    from typing import Any
 
 _HIGHEST = 65535
 
@@ -35,12 +34,11 @@ def parse_ports(key: str, value: str) -> tuple[int, int, str]:
     return start, end, protocol.lower() or "tcp"
 
 
-def has_port(container: Container, published: Sequence[str], exposed: Sequence[str]) -> bool:
-    """Whether the container has one of these ports published, or one of those exposed, while it runs."""
-    ports = (container.document.get("NetworkSettings") or {}).get("Ports") if container.is_running() else None
+def has_port(ports: Mapping[str, Any], published: Sequence[str], exposed: Sequence[str]) -> bool:
+    """Whether one of these ports is published, or one of those exposed; ports as NetworkSettings.Ports has them."""
     wanted = [parse_ports("expose", value) for value in exposed]
     outside = [parse_ports("publish", value) for value in published]
-    for key, bound in (ports or {}).items():
+    for key, bound in ports.items():
         number, _, protocol = str(key).partition("/")
         if number.isdecimal() and _is_among(int(number), protocol, wanted):
             return True

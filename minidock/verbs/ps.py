@@ -209,7 +209,7 @@ def _matches(root: DataRoot, container: Container, wanted: dict[str, list[str]],
         elif key in ("publish", "expose"):
             from minidock.verbs.portfilters import has_port
 
-            fits = has_port(container, wanted.get("publish", ()), wanted.get("expose", ()))
+            fits = has_port(_ports_of(root, container), wanted.get("publish", ()), wanted.get("expose", ()))
         elif key == "network":
             fits = any(
                 value in (container.document.get("NetworkSettings", {}).get("Networks") or ()) for value in values

@@ -115,3 +115,20 @@ def test_control_characters_of_an_argument_do_not_reach_the_terminal(tool: Tool)
     shown = tool.good("ps", "-a", "--no-trunc")
     assert "\x1b" not in shown
     assert "\x07" not in shown
+
+
+def test_filters_by_ports(tool: Tool) -> None:
+    tool.good(
+        "run", "-d", "--name", "web", "-p", "127.0.0.1:18080:80", "--expose", "90/udp", "busybox:test", "sleep", "600"
+    )
+    tool.good("run", "-d", "--name", "none", "--network", "none", "busybox:test", "sleep", "600")
+    for condition, expected in (
+        ("publish=18080", "web"),
+        ("publish=18000-18100/tcp", "web"),
+        ("publish=18080/udp", ""),
+        ("publish=80", ""),
+        ("expose=80", "web"),
+        ("expose=90/udp", "web"),
+        ("expose=90", ""),
+    ):
+        assert tool.good("ps", "--filter", condition, "--format", "{{.Names}}") == expected, condition
