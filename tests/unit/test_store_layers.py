@@ -344,4 +344,4 @@ def test_inspect_tries_all_names(data_root: DataRoot) -> None:
     assert [document["Id"] for document in found] == [image_id]
     assert caught.value.__notes__
     with pytest.raises(UsageError):
-        inspect(data_root, ["here:1"], type="volume")
+        inspect(data_root, ["here:1"], type="plugin")
