@@ -74,6 +74,12 @@ def _guarded(argv: list[str]) -> int:
     except BrokenPipeError:
         # the reader went away, as `head` does; nobody is left to tell
         return _FAILED
+    except OSError as error:
+        # The machine's doing, not ours: no descriptors, no memory, a disk that fails.
+        from minidock.cli.failures import report
+
+        report(error)
+        return _FAILED_TO_RUN
     except Exception as error:
         if os.environ.get("MINIDOCK_DEBUG") == "1":
             raise

@@ -12,6 +12,9 @@ from typing import Any
 import pytest
 
 from tests import builders, netns
+from tests.leaks import nothing_is_left, scratch_prefix
+
+__all__ = ("nothing_is_left",)
 
 # Before anything is started: engines and containers are in the session's network, too.
 netns.enter_own()
@@ -85,7 +88,7 @@ def _outside_stays_as_it_is() -> Iterator[None]:
 @pytest.fixture
 def scratch() -> Iterator[Path]:
     """An empty directory on tmpfs, where neither sync nor deletion costs much."""
-    base = Path(tempfile.mkdtemp(prefix="minidock-test-", dir="/dev/shm"))
+    base = Path(tempfile.mkdtemp(prefix=scratch_prefix("md-test"), dir="/dev/shm"))
     base.chmod(0o755)
     yield base
     mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
@@ -108,7 +111,7 @@ def data_root(scratch: Path) -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def session_scratch() -> Iterator[Path]:
     """A directory on tmpfs for the whole session."""
-    base = Path(tempfile.mkdtemp(prefix="minidock-session-", dir="/dev/shm"))
+    base = Path(tempfile.mkdtemp(prefix=scratch_prefix("md-session"), dir="/dev/shm"))
     base.chmod(0o755)
     yield base
     remove_tree(base)
@@ -209,7 +212,7 @@ def new_engine() -> Iterator[Callable[[], Engine]]:
     engines: list[Engine] = []
 
     def make() -> Engine:
-        engines.append(Engine(Path(tempfile.mkdtemp(prefix="mdengine-", dir="/dev/shm"))))
+        engines.append(Engine(Path(tempfile.mkdtemp(prefix=scratch_prefix("mdengine"), dir="/dev/shm"))))
         return engines[-1]
 
     yield make

@@ -176,9 +176,7 @@ class Carrier:
         for source in self._sources:
             self._poll.register(source.fd, _IN)
         while self._by_source or not self.ended:
-            health = self.health
-            wait_ms = _DRAIN_MS if self.ended else health.left_ms() if health is not None else None
-            events = self._poll.poll(wait_ms)
+            events = self._poll.poll(self._wait_ms())
             if not events and self.ended:
                 break
             for fd, _ in events:
@@ -191,6 +189,13 @@ class Carrier:
         for source in self._sources:
             if source.log is not None:
                 source.log.finish()
+
+    def _wait_ms(self) -> int | float | None:
+        if self.ended:
+            return _DRAIN_MS
+        if self.health is not None:
+            return self.health.left_ms()
+        return None
 
     def flush(self) -> None:
         """Hand over what the listeners have not taken yet, unless they go."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PARENT = "minidock"
 _WAIT_MS = 10_000
+_SHORT_BYTES = 2048
 
 
 class Hierarchy:
@@ -74,7 +75,12 @@ def hierarchies() -> list[Hierarchy]:
 def _read(path: str) -> str:
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(handle, 1 << 16).decode("ascii", "replace")
+        piece = data = os.read(handle, 1 << 16)
+        # The kernel hands out a page of whole lines at most, so only a short piece is known to be the last.
+        while len(piece) > _SHORT_BYTES:
+            piece = os.read(handle, 1 << 16)
+            data += piece
+        return data.decode("ascii", "replace")
     finally:
         os.close(handle)
 
@@ -292,13 +298,17 @@ class Cgroup:
 
     def _set_frozen(self, frozen: bool) -> None:
         v1 = self.path_of("freezer")
-        if v1 is not None:
-            state = "FROZEN" if frozen else "THAWED"
-            _freeze_v1(v1 + "/freezer.state", state)
-        elif self.v2_path is not None:
-            _freeze_v2(self.v2_path, frozen)
-        else:
-            raise MinidockError("cannot freeze the container: no cgroup freezer here", hint="commit with --pause=false")
+        try:
+            if v1 is not None:
+                _freeze_v1(v1 + "/freezer.state", "FROZEN" if frozen else "THAWED")
+                return
+            if self.v2_path is not None:
+                _freeze_v2(self.v2_path, frozen)
+                return
+        except FileNotFoundError:
+            # The group has gone with its last process: nothing is left that could move.
+            return
+        raise MinidockError("cannot freeze the container: no cgroup freezer here", hint="commit with --pause=false")
 
     def remove(self) -> None:
         """Remove the directories; a last process may need a moment to be gone.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from minidock.errors import CommandError, MinidockError, NoSuchContainer
+from minidock.errors import CommandError, MinidockError, NoSuchContainer, SyscallError
 from minidock.runtime.logs import LogFile, StreamLog
 from minidock.runtime.monitor import Job
 from minidock.runtime.settle import remove_with_volumes
@@ -26,7 +26,8 @@ class ContainerJob(Job):
     """A container's first process.
 
     Shape: the lock is held when the job begins, and given up once the container is recorded as running; engine_fd
-           keeps dockerd from the data root for as long as the monitor lives, -1 where no dockerd ever was
+           keeps dockerd from the data root for as long as the monitor lives, -1 where no dockerd ever was; spec may
+           be None where nothing is to be launched for now
     """
 
     takes_requests = True
@@ -44,8 +45,10 @@ class ContainerJob(Job):
         "state",
     )
 
-    def __init__(self, container: Container, lock: ContainerLock, spec: ContainerSpec, engine_fd: int) -> None:
-        super().__init__(spec.tty)
+    def __init__(
+        self, container: Container, lock: ContainerLock, spec: ContainerSpec | None, engine_fd: int, *, tty: bool
+    ) -> None:
+        super().__init__(tty)
         self.engine_fd = engine_fd
         self.container = container
         self.lock = lock
@@ -59,7 +62,7 @@ class ContainerJob(Job):
 
     def descriptors(self) -> list[int]:
         """The data root, the locks, and what keeps its addresses."""
-        places = self.spec.places
+        places = None if self.spec is None else self.spec.places
         return [self.container.root.fd, self.lock.fd, self.engine_fd, -1 if places is None else places.fd]
 
     def launch(self, stdin_fd: int, stdout_fd: int, stderr_fd: int) -> Launched:
@@ -71,7 +74,18 @@ class ContainerJob(Job):
             self.life_fd = hold_life(self.container.path)
         if self.log is None:
             self.log = open_log(self.container)
-        return launch(self.spec, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, trace=root.trace)
+        if self.spec is None:
+            from minidock.runtime.prepare import container_spec
+
+            self.spec = container_spec(self.container)
+        try:
+            return launch(self.spec, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, trace=root.trace)
+        except SyscallError as error:
+            if not error.call.startswith("overlay mount of"):
+                raise
+            from minidock.runtime.backing import explain_unfit
+
+            raise explain_unfit(error, root.overlay_path, root.stage_path) from None
 
     def stream_log(self, name: str) -> StreamLog | None:
         """The json-file log."""
@@ -171,11 +185,12 @@ class ContainerJob(Job):
 
     def _leave_networks(self) -> None:
         """Give the addresses back; if that fails, the next command does it."""
-        if self.spec.places is not None:
+        places = None if self.spec is None else self.spec.places
+        if places is not None:
             try:
-                self.spec.places.release()
+                places.release()
             except (MinidockError, OSError):
-                self.spec.places.close()
+                places.close()
 
     def _restart_delay_ms(self) -> int | None:
         # Read anew: `update` may have changed the policy.

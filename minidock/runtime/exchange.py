@@ -9,7 +9,7 @@ import os
 
 from minidock.errors import CommandError, MinidockError, SyscallError, UsageError
 from minidock.linux import capabilities
-from minidock.linux.process import clone_process, pidfd_open, start_time_of
+from minidock.linux.process import clone_process, pidfd_open
 from minidock.runtime.cgroup import Cgroup
 from minidock.runtime.child import exec_error, run_child
 from minidock.runtime.trampoline import make_trampoline
@@ -26,23 +26,6 @@ _MSG_CMSG_CLOEXEC = 0x40000000
 _FAILED = 0x10000
 # What tell_pid writes: a letter and a number.
 _NEXT_BYTES = 9
-
-
-class Launched:
-    """A process that runs its program.
-
-    Shape: pidfd and console_fd (the master of its terminal, None without one) belong to the caller
-    Units: start_time: clock ticks since boot
-    """
-
-    __slots__ = ("cgroup", "console_fd", "pid", "pidfd", "start_time")
-
-    def __init__(self, pid: int, pidfd: int, console_fd: int | None, cgroup: Cgroup) -> None:
-        self.pid = pid
-        self.pidfd = pidfd
-        self.start_time = start_time_of(pid)
-        self.console_fd = console_fd
-        self.cgroup = cgroup
 
 
 def allowed_capabilities(add: Sequence[str], drop: Sequence[str], *, privileged: bool) -> int:
@@ -102,7 +85,7 @@ class Exchange:
             import _socket
 
             parent, child = _socket.socketpair()
-            self.console_parent, self.console_child = _high(parent.detach()), _high(child.detach())
+            self.console_parent, self.console_child = (_high(parent.detach()), _high(child.detach()))
 
     def close_parent_side(self) -> None:
         """In the child: let go of the parent's ends, so that its death is seen."""

@@ -24,11 +24,12 @@ from minidock.linux.namespaces import (
     CLONE_NEWUTS,
     set_namespaces,
 )
-from minidock.linux.process import PR_GET_DUMPABLE, SIGKILL, prctl, set_dumpable, set_parent_death_signal
+from minidock.linux.process import PR_GET_DUMPABLE, SIGKILL, prctl, set_dumpable, set_parent_death_signal, start_time_of
 from minidock.runtime.cgroup import Cgroup
 from minidock.runtime.child import Channels, Payload, settle
 from minidock.runtime.devices import open_terminal
-from minidock.runtime.exchange import Exchange, Launched, allowed_capabilities, clone_and_settle
+from minidock.runtime.exchange import Exchange, allowed_capabilities, clone_and_settle
+from minidock.runtime.monitor import Launched
 from minidock.runtime.operation import Setup
 from minidock.runtime.spec import ExecSpec, environment
 from minidock.runtime.users import resolve_user
@@ -160,4 +161,4 @@ def exec_process(
         if dumpable == 1:
             set_dumpable(True)
         os.close(own_namespace)
-    return Launched(child, child_pidfd, console, group)
+    return Launched(child, child_pidfd, console, group, start_time_of(child))

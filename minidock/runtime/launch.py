@@ -6,11 +6,12 @@ import os
 
 from minidock.errors import MinidockError, UsageError
 from minidock.linux.namespaces import CLONE_NEWPID
-from minidock.linux.process import SIGKILL, set_dumpable, set_parent_death_signal
+from minidock.linux.process import SIGKILL, set_dumpable, set_parent_death_signal, start_time_of
 from minidock.runtime import devices
 from minidock.runtime.cgroup import Cgroup, hierarchies
 from minidock.runtime.child import Channels, Payload, settle
-from minidock.runtime.exchange import Exchange, Launched, allowed_capabilities, clone_and_settle
+from minidock.runtime.exchange import Exchange, allowed_capabilities, clone_and_settle
+from minidock.runtime.monitor import Launched
 from minidock.runtime.operation import Setup
 from minidock.runtime.plan import build_plan, first_flags
 from minidock.runtime.spec import BindMount, ContainerSpec, ExecSpec, TmpfsMount, environment
@@ -135,7 +136,7 @@ def _launch(
     except BaseException:
         _remove_quietly(group)
         raise
-    return Launched(pid, pidfd, console, group)
+    return Launched(pid, pidfd, console, group, start_time_of(pid))
 
 
 def _remove_quietly(group: Cgroup) -> None:

@@ -47,6 +47,14 @@ class StreamLog:
         self._rest = b""
         self._piece_time = ""
 
+    def unfinished(self) -> tuple[str, bytes, str]:
+        """The stream's name, the beginning of a line that waits for its end, and the time of its first piece."""
+        return self.name, self._rest, self._piece_time
+
+    def go_on(self, rest: bytes, piece_time: str) -> None:
+        """Take up an unfinished line."""
+        self._rest, self._piece_time = rest, piece_time
+
     def feed(self, data: bytes, time_ns: int) -> None:
         """Take what the container wrote at this moment."""
         stamp = format_time(time_ns)
@@ -85,22 +93,30 @@ class LogFile:
 
     Shape: attributes: what each record carries besides, `"attrs":{…},` or nothing; max_bytes: a file that has
            come to this size makes room for a new one, 0 for never; max_files: so many files are kept, the older ones as
-           `<path>.1`, `<path>.2` and so on
+           `<path>.1`, `<path>.2` and so on; fd: the file, if it is open already
     """
 
     __slots__ = ("_max_bytes", "_max_files", "_path", "_size_bytes", "attributes", "fd")
 
-    def __init__(self, path: str, max_bytes: int = 0, max_files: int = 1, attributes: str = "") -> None:
+    def __init__(
+        self, path: str, max_bytes: int = 0, max_files: int = 1, attributes: str = "", *, fd: int = -1
+    ) -> None:
         self.attributes = attributes
         self._path = path
         self._max_bytes = max_bytes
         self._max_files = max_files
-        self._open()
+        self.fd = fd
+        if fd < 0:
+            self._open()
+        self._size_bytes = os.fstat(self.fd).st_size if max_bytes else 0
+
+    def settings(self) -> tuple[str, int, int, str]:
+        """What makes the same log, of the same open file."""
+        return self._path, self._max_bytes, self._max_files, self.attributes
 
     def _open(self) -> None:
         self.fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o640)
         os.fchmod(self.fd, 0o640)
-        self._size_bytes = os.fstat(self.fd).st_size if self._max_bytes else 0
 
     def write(self, data: bytes) -> None:
         """Append; on a full disk the records are lost and the container goes on, as with docker."""
@@ -126,6 +142,7 @@ class LogFile:
                 return
             os.close(self.fd)
             self._open()
+            self._size_bytes = os.fstat(self.fd).st_size
         except OSError:
             # Without room for a new file the old one goes on.
             self._size_bytes = 0

@@ -12,18 +12,18 @@ the starter could not. When the monitor dies, the kernel kills the container (it
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]
 import os
 
 from minidock.errors import CommandError, MinidockError
 from minidock.runtime.carry import Carrier, Listener, Source
+from minidock.runtime.signals import default_signals, drain, ignore_signals, open_wake
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
+    from minidock.runtime.cgroup import Cgroup
     from minidock.runtime.health import Health
-    from minidock.runtime.launch import Launched
     from minidock.runtime.logs import StreamLog
 
 _MAX_FD = 1 << 30
@@ -60,6 +60,23 @@ class Streams:
         self.terminal_attributes: list[Any] | None = None
         self.handover: Any = None
         self.keeps_stdin = False
+
+
+class Launched:
+    """A process that runs its program.
+
+    Shape: pidfd and console_fd (the master of its terminal, None without one) belong to the caller
+    Units: start_time: clock ticks since boot
+    """
+
+    __slots__ = ("cgroup", "console_fd", "pid", "pidfd", "start_time")
+
+    def __init__(self, pid: int, pidfd: int, console_fd: int | None, cgroup: Cgroup, start_time: int) -> None:
+        self.pid = pid
+        self.pidfd = pidfd
+        self.start_time = start_time
+        self.console_fd = console_fd
+        self.cgroup = cgroup
 
 
 class Job:
@@ -132,7 +149,7 @@ def fork_monitor(job: Job, streams: Streams) -> None:
     try:
         os.setsid()
         if os.fork() == 0:
-            _Monitor(job, streams).main()
+            Monitor(job, streams).main()
         os._exit(0)
     except BaseException as error:  # noqa: BLE001 - nothing leaves a forked process but through _exit
         _report_bug(streams.report_write, error)
@@ -147,10 +164,10 @@ def _report_bug(report_write: int, error: BaseException) -> None:
         return
 
 
-class _Monitor:
+class Monitor:
     """The monitor's own state; lives in its process only."""
 
-    __slots__ = ("carrier", "job", "sources", "streams", "wake_fd")
+    __slots__ = ("carrier", "job", "launched", "sources", "streams", "wake_fd")
 
     def __init__(self, job: Job, streams: Streams) -> None:
         self.job = job
@@ -160,16 +177,13 @@ class _Monitor:
 
     def main(self) -> NoReturn:
         """Do the job and end."""
-        _default_signals()
+        default_signals()
         os.chdir("/")
         os.umask(0o022)
         self._close_foreign()
         launched = self._try_launch()
-        _ignore_signals()
-        if self.job.takes_requests:
-            self.wake_fd = _open_wake()
+        self._be_ready(launched)
         streams = self.streams
-        self._new_carrier()
         starter = Listener(
             streams.control_read, streams.report_write, [streams.stdout_fd, streams.stderr_fd], is_starter=True
         )
@@ -177,17 +191,28 @@ class _Monitor:
         self._let_go_of_caller()
         self.job.started(launched)
         starter.tell(f"started {launched.pid} {launched.start_time}")
+        self._stay()
+
+    def _be_ready(self, launched: Launched) -> None:
+        self.launched = launched
+        ignore_signals()
+        if self.job.takes_requests:
+            self.wake_fd = open_wake()
+        self._new_carrier()
+
+    def _stay(self) -> NoReturn:
+        """Stay with the process, and with those that follow it."""
         while True:
-            delay_ms = self._carry(launched)
+            delay_ms = self._carry(self.launched)
             if delay_ms is None:
                 os._exit(0)
-            self._forget(launched)
+            self._forget(self.launched)
             if not self._pause(delay_ms) or not self.job.begin_again():
                 self.job.given_up()
                 os._exit(0)
-            launched = self._try_launch()
+                self.launched = self._try_launch()
             self._new_carrier()
-            self.job.started(launched)
+            self.job.started(self.launched)
 
     def _new_carrier(self) -> None:
         self.carrier = Carrier(self.sources, left=self._listener_left, wake_fd=self.wake_fd, woken=self._woken)
@@ -196,7 +221,7 @@ class _Monitor:
         """Somebody asks to be attached."""
         from minidock.runtime.requests import take_requests
 
-        _drain(self.wake_fd)
+        drain(self.wake_fd)
         console = self.job.tty
         input_fd = self.sources[0].fd if console else self.streams.stdin_write
         for listener in take_requests(self.job.request_path, input_fd):
@@ -235,7 +260,6 @@ class _Monitor:
         for fd in (launched.pidfd, *(one.fd for one in self.sources)):
             os.close(fd)
         streams.report_write = streams.control_read = -1
-        streams.report_write = streams.control_read = -1
         # The terminal is no business of a process that is started without a starter.
         streams.terminal_attributes = None
         self.sources = []
@@ -256,7 +280,7 @@ class _Monitor:
             if left_ms <= 0:
                 return True
             if poll.poll(left_ms):
-                _drain(self.wake_fd)
+                drain(self.wake_fd)
         return False
 
     def _fail(self, error: MinidockError) -> NoReturn:
@@ -375,46 +399,6 @@ def _send_descriptor(handover: Any, fd: int) -> None:
         handover.sendmsg([b"c"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
     except OSError:
         return
-
-
-_IGNORED = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM, _signal.SIGUSR1, _signal.SIGUSR2)
-
-
-def _default_signals() -> None:
-    """Undo the starter's handlers; the container's process starts from these."""
-    _signal.set_wakeup_fd(-1)
-    from minidock.runtime.signals import FORWARDED
-
-    for number in (*FORWARDED, _signal.SIGCHLD):
-        _signal.signal(number, _signal.SIG_DFL)
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
-
-
-def _open_wake() -> int:
-    """A descriptor that becomes readable whenever the monitor is woken."""
-    from minidock.runtime.signals import WAKE
-
-    read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
-    _signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
-    _signal.signal(WAKE, _nothing)
-    return read_fd
-
-
-def _nothing(number: int, frame: object) -> None:
-    """The wake-up descriptor has told already."""
-
-
-def _drain(fd: int) -> None:
-    try:
-        os.read(fd, 4096)
-    except BlockingIOError:
-        return
-
-
-def _ignore_signals() -> None:
-    """A signal sent to everything of the caller's must not take the monitor, and with it the container, away."""
-    for number in _IGNORED:
-        _signal.signal(number, _signal.SIG_IGN)
 
 
 def _exit_code(pid: int) -> int:

@@ -22,13 +22,13 @@ _NAMES = ("", "no", "on-failure", "always", "unless-stopped")
 
 
 class Restarts:
-    """Counts a container's restarts since it was started by hand."""
+    """Counts a container's restarts since it was started by hand. Units: delay_ms: before the last of them"""
 
-    __slots__ = ("_delay_ms", "count")
+    __slots__ = ("count", "delay_ms")
 
-    def __init__(self) -> None:
-        self._delay_ms = 0
-        self.count = 0
+    def __init__(self, count: int = 0, delay_ms: int = 0) -> None:
+        self.delay_ms = delay_ms
+        self.count = count
 
     def next_delay_ms(self, policy: dict[str, Any], exit_code: int, ran_ns: int) -> int | None:
         """How long to wait before the next start, None when there is none; what is told here is counted."""
@@ -40,11 +40,11 @@ class Restarts:
         if not again:
             return None
         self.count += 1
-        if ran_ns >= STEADY_NS or not self._delay_ms:
-            self._delay_ms = FIRST_DELAY_MS
+        if ran_ns >= STEADY_NS or not self.delay_ms:
+            self.delay_ms = FIRST_DELAY_MS
         else:
-            self._delay_ms = min(2 * self._delay_ms, LONGEST_DELAY_MS)
-        return self._delay_ms
+            self.delay_ms = min(2 * self.delay_ms, LONGEST_DELAY_MS)
+        return self.delay_ms
 
 
 def parse_restart_policy(text: str) -> dict[str, Any]:

@@ -1,9 +1,12 @@
-"""Signals by name and number, as docker reads and numbers them on Linux.
+"""Signals by name and number, as docker reads and numbers them on Linux, and what a monitor does about them.
 
 Source: moby/sys/signal, signal_linux.go
 """
 
 from __future__ import annotations
+
+import _signal  # type: ignore[import-not-found]
+import os
 
 from minidock.errors import UsageError
 
@@ -51,6 +54,9 @@ WAKE = SIGNALS["USR1"]
 # What the starter passes on to the container (SIGCHLD, SIGPIPE and SIGURG are its own, the rest kill it by design).
 FORWARDED = tuple(SIGNALS[name] for name in "HUP INT QUIT USR1 USR2 ALRM TERM CONT TSTP WINCH".split())
 
+# What a monitor does not die of.
+_IGNORED = (_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM, _signal.SIGUSR1, _signal.SIGUSR2)
+
 
 def parse_signal(text: str) -> int:
     """The number of a signal given as `TERM`, `SIGTERM`, `RTMIN+3` or `15`; raises UsageError."""
@@ -75,3 +81,39 @@ def _real_time(word: str) -> int:
             number = start + sign * int(rest[1:])
             return number if _RTMIN <= number <= _RTMAX else 0
     return 0
+
+
+def default_signals() -> None:
+    """Undo the starter's handlers; the container's process starts from these."""
+    _signal.set_wakeup_fd(-1)
+    for number in (*FORWARDED, _signal.SIGCHLD):
+        _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
+
+
+def open_wake() -> int:
+    """A descriptor that becomes readable whenever the monitor is woken."""
+    read_fd, write_fd = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    _signal.set_wakeup_fd(write_fd, warn_on_full_buffer=False)
+    _signal.signal(WAKE, _nothing)
+    # One that was sent while the monitor became another program has waited.
+    _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [WAKE])
+    return read_fd
+
+
+def _nothing(number: int, frame: object) -> None:
+    """The wake-up descriptor has told already."""
+
+
+def drain(fd: int) -> None:
+    """Make it unreadable until the next signal."""
+    try:
+        os.read(fd, 4096)
+    except BlockingIOError:
+        return
+
+
+def ignore_signals() -> None:
+    """A signal sent to everything of the caller's must not take the monitor, and with it the container, away."""
+    for number in _IGNORED:
+        _signal.signal(number, _signal.SIG_IGN)

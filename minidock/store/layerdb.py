@@ -53,7 +53,7 @@ class StagedLayer:
     """A layer being made: an overlay2 directory in the stage, to be filled and then published.
 
     Shape: path: the directory, its content below `diff`; diff_fd: `diff`, opened; tar_split_fd: an empty file opened
-           for reading and writing; both are closed by publish
+           for reading and writing; both are closed by publish, or with the stage
     """
 
     __slots__ = ("cache_id", "diff_fd", "link_id", "path", "record_path", "tar_split_fd")
@@ -61,6 +61,8 @@ class StagedLayer:
     def __init__(self, stage: Stage) -> None:
         self.cache_id = CacheID(random_hex64())
         self.link_id = LinkID.random()
+        self.diff_fd = self.tar_split_fd = -1
+        stage.opened.append(self)
         self.path = stage.new_path("tree")
         self.record_path = stage.new_path("record")
         overlay2.prepare_directory(self.path, self.link_id)
@@ -88,8 +90,12 @@ class LayerStore:
         self.mounts_path = f"{root.image_path}/layerdb/mounts"
 
     def has(self, chain_id: ChainID) -> bool:
-        """Whether this layer is there."""
-        return os.path.isdir(f"{self.path}/{ChainID.parse(chain_id).hex}")
+        """Whether this layer is there; raises OSError where that cannot be told."""
+        try:
+            os.stat(f"{self.path}/{ChainID.parse(chain_id).hex}")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
     def all(self) -> list[ChainID]:
         """The chain_ids of all layers, sorted."""

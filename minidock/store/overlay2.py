@@ -86,6 +86,10 @@ def _names_below(overlay_path: str, cache_id: str) -> list[str]:
     return names
 
 
+# Missing, no symlink, or under something that is no directory.
+_NO_LINK = (errno.ENOENT, errno.EINVAL, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
+
+
 def check_link(overlay_path: str, name: str) -> CacheID:
     """The directory that `l/<link_id>` leads to; raises StoreCorrupt unless it is a layer's diff in this data root."""
     try:
@@ -97,6 +101,9 @@ def check_link(overlay_path: str, name: str) -> CacheID:
             raise FormatError(f"leads to {target[:160]!r} instead of a layer")
         return CacheID.parse(target[3:-5])
     except (OSError, FormatError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LINK:
+            # It may be as it should, but cannot be read now.
+            raise SyscallError(f"readlink {overlay_path}/{name[:80]}", error.errno or errno.EIO) from None
         raise _corrupt(f"{overlay_path}/{name[:80]}", getattr(error, "strerror", None) or error) from None
 
 

@@ -27,6 +27,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from minidock.store.layerdb import StagedLayer
     from minidock.store.root import DataRoot
 
 # A directory tree is walked with one descriptor a level; below this depth its subdirectories are first moved up,
@@ -287,16 +288,18 @@ def delete_tree(parent_fd: int, name: str) -> None:
 class Stage:
     """A private directory of the data root in which things are made before, and put after, they are visible.
 
-    Shape: path, fd: the directory; discard_on_exit: whether leaving deletes it (else the next sweep does)
+    Shape: path, fd: the directory; discard_on_exit: whether leaving deletes it (else the next sweep does);
+           opened: what is closed on leaving
     """
 
-    __slots__ = ("_count", "discard_on_exit", "fd", "path", "root")
+    __slots__ = ("_count", "discard_on_exit", "fd", "opened", "path", "root")
 
     def __init__(self, root: DataRoot) -> None:
         self.root = root
         self.path = f"{root.stage_path}/{owner_token()}.{os.urandom(6).hex()}"
         self.discard_on_exit = True
         self.fd = -1
+        self.opened: list[StagedLayer] = []
         self._count = 0
 
     def __enter__(self) -> Stage:
@@ -337,6 +340,8 @@ class Stage:
     ) -> None:
         if self in self.root.stages:
             self.root.stages.remove(self)
+        for one in self.opened:
+            one.close()
         try:
             self._end(error)
         finally:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from minidock.store.containers import Container
     from minidock.store.root import DataRoot
 
+_ATTEMPTS = 5
+
 
 def rm(root: DataRoot, container: str, *, force: bool = False, volumes: bool = False, link: bool = False) -> None:
     """Remove a container.
@@ -19,17 +21,30 @@ def rm(root: DataRoot, container: str, *, force: bool = False, volumes: bool = F
     Raises:  NoSuchContainer; ContainerRunning; StoreBusy; Conflict when something is mounted below its directories
     """
     found = root.containers.get(container)
-    if force:
-        from minidock.store.lock import refuse_under_engine
-        from minidock.verbs.stop import end_container
+    if not force:
+        _remove(found, volumes)
+        return
+    from minidock.store.lock import refuse_under_engine
+    from minidock.verbs.stop import end_container
 
-        if found.is_running() or found.state.is_restarting():
-            refuse_under_engine(root.path)
+    if found.is_running() or found.state.is_restarting():
+        refuse_under_engine(root.path)
+    for left in reversed(range(_ATTEMPTS)):
         try:
             end_container(found)
         except NoSuchContainer:
             # It was a --rm container, and its monitor was quicker.
             return
+        try:
+            _remove(found, volumes)
+            return
+        except ContainerRunning:
+            # Its process ended by itself just before, and its restart policy had it started once more.
+            if not left:
+                raise
+
+
+def _remove(found: Container, volumes: bool) -> None:
     with SettledLock(found):
         if found.is_running() or found.state.is_restarting():
             word = "restarting" if found.state.is_restarting() else found.state.status
@@ -42,7 +57,7 @@ def rm(root: DataRoot, container: str, *, force: bool = False, volumes: bool = F
         if volumes:
             remove_with_volumes(found)
         else:
-            root.containers.remove(found)
+            found.root.containers.remove(found)
 
 
 def _remove_groups(container: Container) -> None:

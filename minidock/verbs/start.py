@@ -106,7 +106,7 @@ def start_container(
         with DiskErrors(f"start container {container.name}"):
             _connect(container, spec)
         session = Session(
-            ContainerJob(container, lock, spec, engine_fd),
+            ContainerJob(container, lock, spec, engine_fd, tty=spec.tty),
             attach=attach,
             interactive=interactive,
             opens_stdin=container.config.opens_stdin,

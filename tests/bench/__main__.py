@@ -1,6 +1,7 @@
 """`python -m tests.bench [--quick] [--rounds N] [NAME…]`: print the table; no time is asserted.
 
-NAME chooses the groups (load, disk, run, list, commit, save, verify, see, memory); --quick measures one round of each.
+NAME chooses the groups (run, exec, detach, api, list, commit, save, verify, see, load, disk, memory); --quick measures
+one round of each.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ import tempfile
 from pathlib import Path
 
 from tests import real_images
-from tests.bench import cases, seeing
+from tests.bench import cases, running, seeing
 from tests.bench.peers import Minidock, anonymous_peak_bytes, unmount_below
 from tests.bench.table import print_rows
 
 GROUPS = {
-    "run": cases.run_cases,
+    "run": running.run_cases,
+    "exec": running.exec_cases,
+    "detach": running.detach_cases,
+    "api": running.api_cases,
     "list": cases.list_cases,
     "commit": cases.commit_cases,
     "save": cases.save_cases,
@@ -62,6 +66,7 @@ def main() -> None:
     try:
         for name in chosen:
             if name == "memory":
+                print_rows(running.memory_rows(hall), header=False)
                 print_rows(memory_rows(hall), header=False)
                 continue
             for case in GROUPS[name](hall):

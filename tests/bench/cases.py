@@ -165,25 +165,6 @@ def disk_cases(hall: Hall) -> Iterator[Case]:
     yield Case("load 163 MB, disk and sync", {k.name: on_disk(k) for k in (Minidock, Docker)}, {"docker": 0.6}, 3)
 
 
-def run_cases(hall: Hall) -> Iterator[Case]:
-    """run --rm IMAGE true, without a network and on the default bridge."""
-    archive = _busybox(hall)
-    contenders: dict[str, Measure] = {}
-    for kind in (Minidock, Docker, Podman):
-        engine = hall.engine(kind)
-        timed(*engine.load(archive))
-        contenders[kind.name] = lambda _, engine=engine: engine.run(  # type: ignore[misc]
-            "run", "--rm", "--network", "none", "busybox:bench", "true"
-        )
-    yield Case("run --rm --network none true", contenders, {"docker": 0.25, "podman": 0.40}, 15)
-    engines = [hall.engine(kind) for kind in (Minidock, Docker)]
-    bridged: dict[str, Measure] = {
-        engine.name: lambda _, engine=engine: engine.run("run", "--rm", "busybox:bench", "true")  # type: ignore[misc]
-        for engine in engines
-    }
-    yield Case("run --rm true, on the default bridge", bridged, {"docker": 0.5}, 15)
-
-
 def list_cases(hall: Hall) -> Iterator[Case]:
     """ps -a and images with 200 entries."""
     layer = builders.busybox_layer()
@@ -207,7 +188,7 @@ def list_cases(hall: Hall) -> Iterator[Case]:
 
 def commit_cases(hall: Hall) -> Iterator[Case]:
     """commit of a stopped container; the image is removed after each round, so that each one makes its layer."""
-    archive = _busybox(hall)
+    archive = busybox(hall)
     for name, script in MAKE_FILES.items():
         big = name == "300 MB file"
         contenders: dict[str, Measure] = {}
@@ -260,7 +241,8 @@ def _tar_to_openssl(hall: Hall) -> Measure:
     return lambda _: timed("sh", "-c", f"tar -c -C {folder} . | openssl sha256")
 
 
-def _busybox(hall: Hall) -> Path:
+def busybox(hall: Hall) -> Path:
+    """An archive of one small image."""
     spec = builders.ImageSpec([builders.busybox_layer()], tags=["busybox:bench"])
     return builders.docker_archive(hall.scratch / "busybox.tar", spec)
 

@@ -30,16 +30,17 @@ from tests import builders
 from tests.integration.tool import Tool, command, wait_until
 
 
-def mounts() -> list[str]:
-    return [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+def mounts(root: Path) -> list[str]:
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    return [point for point in points if point.startswith(f"{root}/")]
 
 
 def exported(tool: Tool, name: str, **options: Any) -> dict[str, tarfile.TarInfo]:
-    before = mounts()
+    before = mounts(tool.root)
     with DataRoot.open(str(tool.root), write=False) as root:
         target = tool.root.parent / f"{name}.tar"
         written = export(root, name, str(target), **options)
-    assert mounts() == before
+    assert mounts(tool.root) == before
     assert written.tar_bytes == target.stat().st_size
     with tarfile.open(target) as archive:
         found = {member.name: member for member in archive}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -101,12 +102,24 @@ def test_a_killed_monitor_leaves_a_container_that_is_down(tool: Tool) -> None:
 def test_descriptors_of_the_monitor_do_not_grow(tool: Tool) -> None:
     script = "sleep 0.05; exit 1"
     tool.good("run", "-d", "-i", "--name", "steady", "--restart", "always", *QUIET, "sh", "-c", script)
-    wait_until(lambda: count(tool, "steady") >= 1 and tool.status("steady") == "restarting", "a pause")
     monitor = tool.record("steady")["MonitorPid"]
     before = len(os.listdir(f"/proc/{monitor}/fd"))
     wait_until(lambda: count(tool, "steady") >= 5 and tool.status("steady") == "restarting", "a later pause")
     # At the first look it may not have closed yet what belonged to the first process.
     assert len(os.listdir(f"/proc/{monitor}/fd")) <= before
+    record = tool.directory("steady") / "minidock.state"
+
+    def descriptors_in_a_pause(restarts: int) -> int:
+        """How many there are while the monitor waits between two runs, 0 when it does not."""
+        if count(tool, "steady") < restarts:
+            return 0
+        before = record.read_text()
+        waits = "poll" in Path(f"/proc/{monitor}/wchan").read_text()
+        found = len(os.listdir(f"/proc/{monitor}/fd"))
+        return found if waits and '"Status":"restarting"' in before and record.read_text() == before else 0
+
+    before = wait_until(lambda: descriptors_in_a_pause(1), "a pause", timeout_s=60)
+    assert wait_until(lambda: descriptors_in_a_pause(5), "a later pause", timeout_s=60) == before
     tool.good("rm", "-f", "steady")
 
 

@@ -80,6 +80,15 @@ def test_top_agrees_with_the_hosts_ps(tool: Tool) -> None:
     assert (done.returncode, "Couldn't find PID field in ps output" in done.stderr) == (1, True)
 
 
+def test_top_tells_of_every_process(tool: Tool) -> None:
+    """More than the kernel hands out of a group's list at a time."""
+    script = "i=0; while [ $i -lt 900 ]; do sleep 1000 & i=$((i+1)); done; echo all; wait"
+    tool.good("run", "-d", "--name", "crowd", "--network", "none", "busybox:test", "sh", "-c", script)
+    wait_until(lambda: tool.good("logs", "crowd") == "all", "all processes", timeout_s=60)
+    assert len(tool.good("top", "crowd", "-eo", "pid").splitlines()) == 1 + 901
+    tool.good("rm", "-f", "crowd")
+
+
 def test_top_without_ps_and_without_a_process(tool: Tool) -> None:
     tool.good("run", "-d", "--name", "box", BOX, "sleep", "600")
     environment = {**tool.environment, "PATH": "/nowhere"}

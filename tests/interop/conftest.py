@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import Engine, end_engines, missing
 from tests.interop.engines import RELEASES, NewEngine, Release, engine_of
+from tests.leaks import scratch_prefix
 
 # One line for each comparison of many cases, shown at the end of the run.
 COMPARED: list[str] = []
@@ -37,7 +38,7 @@ def new_engine_of() -> Iterator[NewEngine]:
     def make(release: Release) -> Engine:
         if not release.suite and not Path("/usr/sbin/dockerd").exists():
             missing("docker.io is not installed")
-        engines.append(engine_of(release, Path(tempfile.mkdtemp(prefix="mdengine-", dir="/dev/shm"))))
+        engines.append(engine_of(release, Path(tempfile.mkdtemp(prefix=scratch_prefix("mdengine"), dir="/dev/shm"))))
         return engines[-1]
 
     yield make

@@ -20,7 +20,7 @@ from tests.netns import outside
 from tests.real_images import CACHE
 
 MIRROR = os.environ.get("MINIDOCK_TEST_MIRROR", "http://deb.debian.org/debian")
-PACKAGES = "docker.io,docker-cli,containerd,runc,mount"
+PACKAGES = "docker.io,docker-cli,containerd,runc,mount,procps"
 
 # Become the suite's tree, with the host's devices, and then dockerd: one process from beginning to end. Not by chroot,
 # which containers would leave again: who enters a mount namespace stands at its root.
@@ -66,7 +66,9 @@ def suite_tree(release: Release) -> Path:
     tree = CACHE / f"engine-{release.label}"
     with open(CACHE / f".{tree.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not tree.exists():
+        # `docker top` runs ps; a tree of an earlier time has none.
+        if not (tree / "usr/bin/ps").exists():
+            shutil.rmtree(tree, ignore_errors=True)
             part = CACHE / f"part-{tree.name}"
             shutil.rmtree(part, ignore_errors=True)
             _make_tree(release, part)

@@ -17,7 +17,7 @@ import pytest
 from minidock.store.root import DataRoot
 from tests import builders
 from tests.conftest import Engine, unmount_below
-from tests.integration.tool import Tool
+from tests.integration.tool import Tool, wait_until
 from tests.interop.engines import NewEngine, Release
 from tests.interop.test_equal_digests import chain_id, saved_layers
 from tests.interop.test_handover_to_docker import BOX, WRITE, _layers, odd_layer
@@ -401,6 +401,14 @@ def test_a_running_container_keeps_the_engine_out(
     engine.stop()
 
 
+def remove_groups(name: str) -> None:
+    """Take away the control groups that nobody has removed: their shim was killed."""
+    hierarchies = Path("/sys/fs/cgroup")
+    for path in (*hierarchies.glob(name), *hierarchies.glob(f"*/{name}")):
+        wait_until(lambda path=path: not (path / "cgroup.procs").read_text(), f"the end of all processes in {path}")
+        path.rmdir()
+
+
 def test_containers_that_outlive_a_killed_engine(
     release: Release, new_engine_of: NewEngine, busybox_archive: Path
 ) -> None:
@@ -429,6 +437,7 @@ def test_containers_that_outlive_a_killed_engine(
     finally:
         tool("kill", "left")
         os.kill(shim, 9)
+        remove_groups(f"docker/{tool.inspect('left')['Id']}")
     assert tool.status("left") == "exited"
     # Sockets of a containerd that died with its dockerd; what is below the data root is what counts.
     unmount_below(engine.base / "exec")

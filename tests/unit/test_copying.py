@@ -110,6 +110,7 @@ class SilentHasher(BrokenHasher):
             waiting = os.pipe()
             self.pipe = waiting
             os.read(waiting[0], 1)
+            os.close(waiting[0])
 
 
 def test_no_wait_is_for_ever(files: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -121,4 +122,4 @@ def test_no_wait_is_for_ever(files: tuple[int, int], monkeypatch: pytest.MonkeyP
     with pytest.raises(StoreError, match="does not answer"):
         copier.copy(source, target, 20 * MIB, is_sparse=False)
     copier.close()
-    os.write(hasher.pipe[1], b"x")
+    os.close(hasher.pipe[1])

@@ -99,6 +99,7 @@ def test_tail_and_damaged_lines(tmp_path: Path) -> None:
         file.write(b"not json\n{}\n")
         log.feed(b"after\n", MOMENT)
         assert [record.data for record in read_records(fd, offset=tail_offset(fd, 3))] == [b"after\n"]
+    os.close(file.fd)
 
 
 def test_joined_records_lose_nothing_and_keep_streams_and_moments_apart() -> None:

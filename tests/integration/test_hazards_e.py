@@ -1,0 +1,125 @@
+"""Overlay and the kernel: one upper for one container, interrupted copies, file systems that cannot carry a root."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from minidock.runtime import backing
+from tests.builders import run_command
+from tests.integration.test_hazards_f import TIMES
+from tests.integration.tool import Tool, wait_until
+
+BOX = ("--network", "none", "busybox:test")
+
+
+def test_e2_one_of_many_starts_makes_it_run(tool: Tool) -> None:
+    """Fifty at once: the container runs once, and who came too late says so or finds it running, as with docker."""
+    count = 50 if TIMES > 1 else 20
+    tool.good("create", "--name", "one", *BOX, "sh", "-c", "echo started >>/starts; exec sleep 1000")
+    starters = [tool.start("start", "one", stdout=subprocess.PIPE, stderr=subprocess.PIPE) for _ in range(count)]
+    for starter in starters:
+        out, told = starter.communicate(timeout=120)
+        assert (starter.returncode, out) == (0, b"one\n") or told.startswith(b"minidock: "), (out, told)
+    wait_until(lambda: tool("exec", "one", "cat", "/starts").stdout, "the start")
+    assert tool.good("exec", "one", "cat", "/starts") == "started"
+    upper = tool.inspect("one")["GraphDriver"]["Data"]["UpperDir"]
+    identity = os.path.basename(os.path.dirname(upper))
+    users = [pid for pid in filter(str.isdigit, os.listdir("/proc")) if identity in _root_mount(pid)]
+    assert users == [str(tool.inspect("one")["State"]["Pid"])]
+
+
+def _root_mount(pid: str) -> str:
+    """What is mounted at a process's root."""
+    try:
+        table = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line for line in table if line.split()[4] == "/"), "")
+
+
+def test_e3_killed_while_a_large_file_is_copied_up(tool: Tool, scratch: Path) -> None:
+    size_mib = 1024 if TIMES > 1 else 192
+    script = f"dd if=/dev/zero of=/big bs=1M count={size_mib} 2>/dev/null"
+    tool.good("run", "--name", "maker", *BOX, "sh", "-c", script, timeout=300)
+    tool.good("commit", "maker", "big:1", timeout=300)
+    tool.good("rm", "maker")
+    script = "echo go; while :; do echo x >>/big; done"
+    for turn in range(3 * TIMES):
+        name = f"copier{turn}"
+        tool.good("run", "-d", "--name", name, "--network", "none", "big:1", "sh", "-c", script)
+        pid, monitor = tool.record(name)["Pid"], tool.record(name)["MonitorPid"]
+        work = Path(tool.inspect(name)["GraphDriver"]["Data"]["WorkDir"]) / "work"
+        # In the middle of the copy the kernel keeps it in the work directory.
+        copied = work.parents[1] / "diff/big"
+        wait_until(lambda work=work, copied=copied: any(work.iterdir()) or copied.exists(), "the copy to begin")
+        os.kill((monitor, pid)[turn % 2], signal.SIGKILL)
+        wait_until(lambda name=name: tool.status(name) == "exited", "the end", timeout_s=60)
+        tool.good("start", name)
+        assert (
+            tool.good("exec", name, "sh", "-c", f"test $(stat -c %s /big) -ge {size_mib << 20} && echo whole")
+            == "whole"
+        )
+        tool.good("rm", "-f", name)
+    assert tool.good("run", "--rm", "--network", "none", "big:1", "stat", "-c", "%s", "/big") == str(size_mib << 20)
+
+
+@contextmanager
+def mounted(where: Path, *words: str | Path) -> Iterator[Path]:
+    where.mkdir(exist_ok=True)
+    run_command("mount", *words, where)
+    try:
+        yield where
+    finally:
+        run_command("umount", "-l", where)
+
+
+def refusal(tool: Tool, root: Path, archive: Path) -> str:
+    """What is said when a container cannot be run on this root; the archive may be refused already."""
+    for words in (("load", "-i", str(archive)), ("run", "--rm", *BOX, "true")):
+        done = tool("--root", str(root), *words)
+        if done.returncode:
+            assert done.stderr.count("\n") == 1, done.stderr
+            assert "(a bug" not in done.stderr
+            return done.stderr
+    return ""
+
+
+def test_e4_tmpfs_carries_a_root(tool: Tool, scratch: Path, busybox_archive: Path) -> None:
+    with mounted(scratch / "t", "-t", "tmpfs", "none") as where:
+        assert refusal(tool, where / "root", busybox_archive) == ""
+
+
+def test_e4_overlay_on_overlay_is_named(tool: Tool, scratch: Path, busybox_archive: Path) -> None:
+    for name in ("l", "u", "w"):
+        (scratch / name).mkdir()
+    options = f"lowerdir={scratch}/l,upperdir={scratch}/u,workdir={scratch}/w"
+    with mounted(scratch / "o", "-t", "overlay", "-o", options, "none") as where:
+        told = refusal(tool, where / "root", busybox_archive)
+        assert "lies on overlay, which cannot hold what a container writes" in told
+
+
+def test_e4_a_read_only_file_system_is_named(tool: Tool, scratch: Path, busybox_archive: Path) -> None:
+    with mounted(scratch / "t", "-t", "tmpfs", "none") as where:
+        run_command("mount", "-o", "remount,ro", where)
+        assert "Read-only file system" in refusal(tool, where / "root", busybox_archive)
+
+
+def test_e4_ext4_carries_a_root(tool: Tool, scratch: Path, busybox_archive: Path) -> None:
+    image = scratch / "image"
+    with open(image, "wb") as file:
+        file.truncate(64 << 20)
+    run_command("mkfs.ext4", "-q", "-F", image)
+    with mounted(scratch / "x", "-o", "loop", image) as where:
+        assert refusal(tool, where / "root", busybox_archive) == ""
+
+
+def test_e4_the_trial_leaves_nothing(scratch: Path) -> None:
+    with mounted(scratch / "t", "-t", "tmpfs", "none") as where:
+        assert backing._lacking(str(where / "trial")) == ""
+        assert list(where.iterdir()) == []
+    assert backing.file_system_of("/proc") == "proc"
