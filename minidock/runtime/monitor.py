@@ -210,7 +210,7 @@ class Monitor:
             if not self._pause(delay_ms) or not self.job.begin_again():
                 self.job.given_up()
                 os._exit(0)
-                self.launched = self._try_launch()
+            self.launched = self._try_launch()
             self._new_carrier()
             self.job.started(self.launched)
 
