@@ -97,14 +97,23 @@ class _HeaderReader:
 
     def skip(self, size: int) -> int:
         left = size
-        while left and self._fill():
-            if self._hole:
-                count = min(left, self._hole)
-                self._hole -= count
+        while left:
+            if available := self._hole:
+                self._hole = available - left if available > left else 0
+            elif available := len(self._piece) - self._offset:
+                self._offset += left if available > left else available
             else:
-                count = min(left, len(self._piece) - self._offset)
-                self._offset += count
-            left -= count
+                # A whole hole, as nearly all are, is passed without being kept.
+                step = next(self._steps, None)
+                if step is None:
+                    break
+                if isinstance(step, bytes):
+                    self._piece, self._offset = step, 0
+                    continue
+                available = step.size_bytes
+                if available > left:
+                    self._hole = available - left
+            left = left - available if left > available else 0
         self.position += size - left
         return size - left
 
@@ -370,9 +379,11 @@ class _Look:
         """Look at one directory; returns the directories in it that are to be looked at, sorted."""
         below: list[bytes] = []
         inode = os.fstat(handle).st_ino
-        with os.scandir(handle) as entries:
+        # By a name of bytes: what is asked for by descriptor comes as text.
+        os.fchdir(handle)
+        with os.scandir(b".") as entries:
             for entry in entries:
-                name = os.fsencode(entry.name)
+                name = entry.name
                 is_directory = entry.is_dir(follow_symlinks=False)
                 is_known = hash((inode, name)) in self._seen
                 if is_known or (is_directory and entry.inode() in self._parents):

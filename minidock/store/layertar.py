@@ -57,9 +57,7 @@ def read_steps(split_path: str, diff_id: DiffID) -> Iterator[Step]:
         raise SyscallError(f"open({split_path!r})", error.errno or 5) from None
     try:
         for entry in read_tar_split(handle):
-            if not isinstance(entry, FileEntry):
-                yield entry.data
-            elif entry.size_bytes:
+            if isinstance(entry, bytes) or entry.size_bytes:
                 yield entry
     except (FormatError, StoreCorrupt) as error:
         raise StoreCorrupt(f"{split_path}: {error.message}", hint=_MEND) from None

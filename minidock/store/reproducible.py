@@ -91,7 +91,7 @@ def _normalize_tar_split(path: str) -> None:
     """Write a tar-split anew: raw bytes cut at fixed places, and compressed by the one library that is everywhere."""
     import zlib
 
-    from minidock.formats.tarsplit import Segment, TarSplitWriter, read_tar_split
+    from minidock.formats.tarsplit import TarSplitWriter, read_tar_split
 
     temporary = path + ".new"
     source = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -101,8 +101,8 @@ def _normalize_tar_split(path: str) -> None:
         writer = TarSplitWriter(target, zlib.compressobj(6, zlib.DEFLATED, 31))
         raw = bytearray()
         for entry in read_tar_split(source):
-            if isinstance(entry, Segment):
-                raw += entry.data
+            if isinstance(entry, bytes):
+                raw += entry
                 while len(raw) >= _SEGMENT_BYTES:
                     writer.segment(bytes(raw[:_SEGMENT_BYTES]))
                     del raw[:_SEGMENT_BYTES]

@@ -17,7 +17,6 @@ from minidock.store.layertar import LayerFiles, read_steps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from typing import Any
 
     from minidock.formats.tarsplit import FileEntry
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
     from minidock.store.root import DataRoot
     from minidock.store.workers import Report
 
-_HASH_BYTES = 1 << 18
+_WINDOW_BYTES = 1 << 18
 _READ_BYTES = 1 << 20
 _MAX_FINDINGS = 1000
 
@@ -79,27 +78,17 @@ def check_content(root: DataRoot, layer: Layer, report: Report) -> list[tuple[st
     Returns: findings as plain tuples: kind, path, detail
     Raises:  SyscallError for what is no property of the layer, such as an I/O error
     """
-    from hashlib import sha256
-
     found = FindingList()
     split_path = root.layers.tar_split_path(layer.chain_id)
     files = LayerFiles(root.layers.diff_path(layer.cache_id), layer.diff_id)
-    hasher = sha256(usedforsecurity=False)
-    pieces: list[bytes] = []
-    held = done = 0
+    window = _HashWindow(report)
     try:
         for step in read_steps(split_path, layer.diff_id):
-            for piece in (step,) if isinstance(step, bytes) else _content(files, step, found):
-                pieces.append(piece)
-                held += len(piece)
-                if held >= _HASH_BYTES:
-                    hasher.update(b"".join(pieces))
-                    pieces.clear()
-                    done += held
-                    held = 0
-                    report(done)
-        hasher.update(b"".join(pieces))
-        actual = "sha256:" + hasher.hexdigest()
+            if isinstance(step, bytes):
+                window.put(step)
+            else:
+                _put_content(window, files, step, found)
+        actual = "sha256:" + window.end()
         if actual != layer.diff_id:
             for step in read_steps(split_path, layer.diff_id):
                 if not isinstance(step, bytes):
@@ -113,18 +102,65 @@ def check_content(root: DataRoot, layer: Layer, report: Report) -> list[tuple[st
     return found.end()
 
 
-def _content(files: LayerFiles, step: FileEntry, found: FindingList) -> Iterator[bytes]:
+class _HashWindow:
+    """Hashes what it is given, gathered in one buffer, into which files are read without a copy."""
+
+    __slots__ = ("_done", "_hasher", "_held", "_report", "_view")
+
+    def __init__(self, report: Report) -> None:
+        from hashlib import sha256
+
+        self._report = report
+        self._hasher = sha256(usedforsecurity=False)
+        self._view = memoryview(bytearray(_WINDOW_BYTES))
+        self._held = self._done = 0
+
+    def put(self, data: bytes) -> None:
+        end = self._held + len(data)
+        if end > _WINDOW_BYTES:
+            self._flush()
+            end = len(data)
+            if end > _WINDOW_BYTES:
+                self._hasher.update(data)
+                self._done += end
+                return
+        self._view[self._held : end] = data
+        self._held = end
+
+    def put_file(self, handle: int, size_bytes: int) -> None:
+        """Read size_bytes, fewer only at the file's end."""
+        left = size_bytes
+        while left:
+            room = _WINDOW_BYTES - self._held
+            # A small file is worth no second read.
+            if not room or room < left <= _WINDOW_BYTES:
+                self._flush()
+                room = _WINDOW_BYTES
+            count = os.readv(handle, (self._view[self._held : self._held + min(left, room)],))
+            if not count:
+                return
+            self._held += count
+            left -= count
+
+    def _flush(self) -> None:
+        self._hasher.update(self._view[: self._held])
+        self._done += self._held
+        self._held = 0
+        self._report(self._done)
+
+    def end(self) -> str:
+        self._flush()
+        return self._hasher.hexdigest()
+
+
+def _put_content(window: _HashWindow, files: LayerFiles, step: FileEntry, found: FindingList) -> None:
     try:
         handle = files.open(step)
     except StoreCorrupt as error:
         _tell_damage(error, step, found)
         return
     try:
-        # A buffer of the file's own size: a large one costs more than the reading of a small file.
-        while data := os.read(handle, min(step.size_bytes, _READ_BYTES)):
-            yield data
-            if len(data) == step.size_bytes:
-                return
+        window.put_file(handle, step.size_bytes)
     finally:
         os.close(handle)
 

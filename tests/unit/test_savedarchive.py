@@ -15,7 +15,7 @@ from minidock.formats import tarsplit
 from minidock.formats.imageconfig import ImageConfig
 from minidock.formats.reference import parse_reference
 from minidock.formats.savedarchive import ArchiveMember, ImageToSave, plan_archive
-from minidock.formats.tarsplit import FileEntry, Segment
+from minidock.formats.tarsplit import FileEntry
 from minidock.ids import DiffID
 from tests import builders
 
@@ -105,7 +105,7 @@ def test_layers_of_any_size_and_images_of_any_age() -> None:
 NAMES = st.text(min_size=1).map(lambda text: text.encode("utf-8", "replace"))
 ENTRIES = st.lists(
     st.one_of(
-        st.builds(Segment, st.binary(max_size=600)),
+        st.binary(max_size=600),
         st.builds(FileEntry, st.binary(min_size=1, max_size=40), st.just(0), st.just(0)),
         st.builds(FileEntry, NAMES, st.integers(1, 1 << 50), st.integers(0, (1 << 64) - 1)),
     ),
@@ -115,8 +115,11 @@ ENTRIES = st.lists(
 
 @settings(max_examples=60, deadline=None)
 @given(ENTRIES)
-def test_plain_lines_are_read_as_json_is(entries: list[Segment | FileEntry]) -> None:
+def test_plain_lines_are_read_as_json_is(entries: list[bytes | FileEntry]) -> None:
     """The short way of reading tar-split gives what the JSON parser gives, or leaves the line to it."""
+
+    def values(entry: bytes | FileEntry) -> object:
+        return entry if isinstance(entry, bytes) else (entry.name, entry.size_bytes, entry.crc)
 
     class Lines(tarsplit.TarSplitWriter):
         def __init__(self) -> None:
@@ -129,18 +132,15 @@ def test_plain_lines_are_read_as_json_is(entries: list[Segment | FileEntry]) -> 
 
     writer = Lines()
     for entry in entries:
-        if isinstance(entry, Segment):
-            writer.segment(entry.data)
+        if isinstance(entry, bytes):
+            writer.segment(entry)
         else:
             writer.file(entry.name, entry.size_bytes, entry.crc)
     writer._flush()
     for line in writer.all:
         plain, full = tarsplit._parse_plain_line(line.rstrip()), tarsplit._parse_any_line(line.rstrip())
         if plain is not None:
-            assert type(plain) is type(full)
-            assert [getattr(plain, name) for name in plain.__slots__] == [
-                getattr(full, name) for name in full.__slots__
-            ]
+            assert values(plain) == values(full)
         else:
             assert b"\\" in line or b"name_raw" in line
 
