@@ -26,6 +26,8 @@ for _number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 IN_CI = os.environ.get("CI") == "1"
+# In the test machine (vm/run), which is of many kinds.
+IN_VM = os.environ.get("MINIDOCK_VM") == "1"
 
 
 # The catalogue of hazards asks for counts that take hours of a small machine together.
@@ -59,6 +61,19 @@ VM_MARKS = {
     "test_clean_machine": ("native",),
     "test_real_images": ("native",),
 }
+
+
+def lacking(reason: str) -> None:
+    """Skip what a kernel or a host of another kind has not: the test machine's matrix is made of such differences."""
+    if not IN_VM:
+        missing(reason)
+    pytest.skip(reason)
+
+
+def kernel_version() -> tuple[int, int]:
+    """The running kernel's first two numbers."""
+    major, minor = os.uname().release.split(".")[:2]
+    return int(major), int(minor)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -214,7 +229,7 @@ class Engine:
 def new_engine() -> Iterator[Callable[[], Engine]]:
     """Make further engines, each with a fresh root; all end with the session."""
     if not Path("/usr/sbin/dockerd").exists():
-        missing("docker.io is not installed")
+        lacking("docker.io is not installed")
     engines: list[Engine] = []
 
     def make() -> Engine:

@@ -13,7 +13,7 @@ from minidock.errors import UsageError
 from minidock.ids import random_hex64
 from minidock.runtime import devices
 from minidock.runtime.cgroup import Cgroup, hierarchies
-from tests.conftest import missing
+from tests.conftest import lacking, missing
 from tests.integration.launching import PYTHON, REPOSITORY, Bundle
 
 
@@ -113,7 +113,7 @@ def test_a_parent_cannot_climb() -> None:
 
 def test_device_list_v1(scratch: Path, busybox_layer: bytes) -> None:
     if not any("devices" in each.controllers.split(",") for each in hierarchies()):
-        missing("no v1 devices hierarchy")
+        lacking("no v1 devices hierarchy")
     bundle = Bundle(scratch / "overlay2", busybox_layer).fill_init()
     script = (
         "mknod /tmp/loop b 7 0; head -c1 /tmp/loop 2>&1; head -c1 /dev/zero | wc -c; "
@@ -144,7 +144,7 @@ def test_device_list_v2(scratch: Path) -> None:
     """The eBPF program does on cgroup2 what the list does on v1; the kernel's verifier takes it."""
     v2 = next((each for each in hierarchies() if each.is_v2), None)
     if v2 is None:
-        missing("no cgroup2 mount")
+        lacking("no cgroup2 mount")
         return
     path = f"{v2.mount_point}/minidock-test-{os.getpid()}"
     os.mkdir(path)

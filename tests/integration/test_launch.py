@@ -147,7 +147,8 @@ def test_mounts_asked_for(bundle: Bundle, scratch: Path) -> None:
     text = bundle.shell(
         script, binds=binds, etc_files=etc, tmpfs=[["/t", "size=1m,mode=700,exec"], ["/home/alice", ""]]
     )
-    assert text == (
+    # a tmpfs tells of its inode numbers where the kernel could do otherwise
+    assert text.replace(",inode64", "") == (
         "content\n" * 4 + "refused\ntmpfs /t tmpfs rw,nosuid,nodev,relatime,size=1024k,mode=700 0 0\n700\n755\n"
     )
     assert (host / "new").read_text() == "x\n"

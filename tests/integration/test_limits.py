@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from minidock.runtime.cgroup import Cgroup
-from tests.conftest import missing
+from tests.conftest import lacking, missing
 from tests.integration.tool import Tool
 
 BOX = "busybox:test"
@@ -17,7 +17,7 @@ def group_file(tool: Tool, name: str, controller: str, file: str) -> str:
     """The content of a file of the container's v1 group."""
     path = Cgroup.open(tool.inspect(name)["Id"]).path_of(controller)
     if path is None:
-        missing(f"no v1 controller {controller}")
+        lacking(f"no v1 controller {controller}")
     return Path(str(path), file).read_text().strip()
 
 

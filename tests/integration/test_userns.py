@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import kernel_version, lacking
 from tests.integration.conftest import SubordinateIDs
 from tests.integration.test_hazards_d import PLANNED, names_between
 from tests.integration.tool import Terminal, Tool, command
@@ -24,6 +25,12 @@ PROBE = (
     "id; cat /proc/self/uid_map /proc/self/gid_map; echo again > /dev/stdout; touch /made; "
     "stat -c %u:%g /made /bin /dev /"
 )
+
+
+@pytest.fixture(autouse=True)
+def _idmapped_layers(request: pytest.FixtureRequest) -> None:
+    if kernel_version() < (5, 19) and request.node.name != "test_where_files_cannot_be_shown_with_other_ids":
+        lacking("no overlay over idmapped layers before Linux 5.19")
 
 
 def owner(path: Path) -> tuple[int, int]:
