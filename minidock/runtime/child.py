@@ -180,9 +180,13 @@ def settle(payload: Payload, user: User, channels: Channels, root_fd: int, conso
             try:
                 exec_descriptor(channels.trampoline_fd, [program, *payload.argv], environment)
             except SyscallError as error:
-                if error.errno != errno.ENOENT or not channels.joins:
+                if error.errno != errno.ENOENT:
                     raise
-            _enter_as_we_are(channels, program, payload.argv, environment, has_terminal=console_fd >= 0)
+            # With TOMOYO, Linux 5.10 looks up /dev/fd/N by name, which need not be in the container, and which leads
+            # nowhere for a process outside the pid namespace of the container's /proc; 6.1 does not.
+            os.set_inheritable(channels.error_fd, False)
+            if channels.joins:
+                _enter_as_we_are(channels, program, payload.argv, environment, has_terminal=console_fd >= 0)
         if channels.place is not None:
             channels.place.take_on()
         exec_program(program, payload.argv, environment)
@@ -196,15 +200,12 @@ def _enter_as_we_are(
 ) -> NoReturn:
     """What the trampoline does for a process that joins, where the kernel does not execute it there.
 
-    With TOMOYO, Linux 5.10 looks up /dev/fd/N by name, which leads nowhere in the container's /proc for a process
-    that is not in its pid namespace; 6.1 does not. What shows inside until the program runs is this interpreter,
-    not dumpable.
+    What shows inside until the program runs is this interpreter, not dumpable.
     """
     pid = clone_sibling()
     if pid:
         os.write(channels.error_fd, pid.to_bytes(8, "little"))
         os._exit(0)
-    os.set_inheritable(channels.error_fd, False)
     channels.die_with_parent()
     os.set_inheritable(channels.parent_fd, False)
     os.setsid()

@@ -139,6 +139,8 @@ class Exchange:
         if data.startswith(b"P"):
             # the trampoline ran: the program's path, and if it could not be executed, minus the errno
             program, _, data = data[1:].partition(b"\0")
+            if _is_message(data):
+                return _as_error(data)
             results = [
                 int.from_bytes(data[start : start + 8], "little", signed=True) for start in range(0, len(data), 8)
             ]
@@ -153,18 +155,26 @@ class Exchange:
             if self.joins and not self.clone_pid:
                 return CommandError(f"exec {os.fsdecode(program)}: killed before it began", exit_code=126)
             return None
-        if not data:
-            return None
-        kind, code, text = data.decode("utf-8", "surrogateescape").split("\0", 2)
-        if kind == "C":
-            return CommandError(text, exit_code=int(code))
-        if kind == "S":
-            return SyscallError(text, int(code))
-        return UsageError(text)
+        return _as_error(data) if data else None
 
     def receive_console(self) -> int | None:
         """In the parent: the terminal's master, None if the child failed before."""
         return _receive_fd(self.console_parent) if self.console_parent >= 0 else None
+
+
+def _is_message(data: bytes) -> bool:
+    """Whether it is the child's words, and not numbers of eight bytes, whose upper half is all zeros or all ones."""
+    return data[:2] in (b"C\0", b"S\0", b"U\0") and data[4:8] not in (bytes(4), b"\xff" * 4)
+
+
+def _as_error(data: bytes) -> MinidockError:
+    """What the child reported; see child.report."""
+    kind, code, text = data.decode("utf-8", "surrogateescape").split("\0", 2)
+    if kind == "C":
+        return CommandError(text, exit_code=int(code))
+    if kind == "S":
+        return SyscallError(text, int(code))
+    return UsageError(text)
 
 
 def _high(handle: int) -> int:
