@@ -36,8 +36,9 @@ def test_types() -> None:
 
 
 def test_shell_scripts_parse() -> None:
-    for script in ("tests/bootstrap", ".ci/run", "minidock/entry.sh"):
-        subprocess.run(["sh", "-n", source.PROJECT / script], check=True)
+    scripts = [source.PROJECT / script for script in ("tests/bootstrap", ".ci/run", "minidock/entry.sh")]
+    for script in [*scripts, *source.PROJECT.glob("vm/**/*.sh"), *source.PROJECT.glob("tests/**/*.sh")]:
+        subprocess.run(["sh", "-n", script], check=True)
 
 
 def test_files_are_short() -> None:
