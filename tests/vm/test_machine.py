@@ -60,7 +60,7 @@ def test_a_machine_that_fails_is_told_from_a_command_that_does(built: None) -> N
         assert (refused.returncode, len(refused.stderr.splitlines())) == (125, 1), refused.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.matrix
 @pytest.mark.timeout(3600)
 def test_the_legs_of_ci(built: None, scratch: Path, capsys: pytest.CaptureFixture[str]) -> None:
     done = _vm("matrix", "--ci", "--out", scratch / "matrix", timeout=3500)

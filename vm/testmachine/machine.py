@@ -185,7 +185,7 @@ def _words(machine: Machine, place: Path, output: int) -> list[str]:
 
 def _tail(path: Path) -> str:
     text = path.read_text(errors="replace") if path.exists() else ""
-    return "\n".join(text.splitlines()[-25:]) or "(nothing)"
+    return "\n".join(text.splitlines()[-60:]) or "(nothing)"
 
 
 def _unpack_artifacts(disk: Path, target: Path) -> None:
