@@ -25,7 +25,7 @@ def _probe(number: int, arguments: tuple[int, ...]) -> None:
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
-        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        signal.setitimer(signal.ITIMER_REAL, 1.5)
         libc = ctypes.CDLL(None, use_errno=True)
         result = libc.syscall(ctypes.c_long(number), *map(ctypes.c_long, arguments))
         word = _WORDS.get(ctypes.get_errno(), "passed") if result == -1 else "passed"

@@ -108,8 +108,8 @@ class LayerTar:
         Raises: StoreCorrupt or DigestMismatch, naming the file that is not what it was; SyscallError
         """
         files = LayerFiles(self._diff_path, self.diff_id)
-        output.start_hash(self.size_bytes)
         try:
+            output.start_hash(self.size_bytes)
             for step in self._all_steps():
                 if isinstance(step, bytes):
                     output.put(step)
@@ -130,8 +130,10 @@ class LayerTar:
                     hint="tar-split.json.gz or the layer's diff record was changed",
                 )
         finally:
-            output.close()
-            files.close()
+            try:
+                output.close()
+            finally:
+                files.close()
 
     def _blame_file(self, files: LayerFiles) -> None:
         """Raise the error that names the first file whose content is not what was packed."""

@@ -15,6 +15,7 @@ import time
 from minidock.constants import PRIVATE_DIR
 from minidock.errors import StoreBusy
 from minidock.ids import CacheID, LinkID, sha256_hex
+from minidock.store.references import COPY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,7 +126,9 @@ def _remove_private(root: DataRoot) -> None:
         os.rmdir(root.stage_path)
     except OSError:
         return
-    os.unlink(f"{private}/lock")
+    for path in (f"{private}/lock", f"{root.path}/{COPY}"):
+        if os.path.lexists(path):
+            os.unlink(path)
     try:
         os.rmdir(private)
     except OSError:
@@ -139,8 +142,10 @@ def _written_paths(root: DataRoot) -> list[str]:
         f"{root.path}/image",
         f"{root.path}/containers",
         root.overlay_path,
-        f"{root.path}/{PRIVATE_DIR}",
     ]
+    for where, directories, files in os.walk(f"{root.path}/{PRIVATE_DIR}"):
+        paths.append(where)
+        paths += [f"{where}/{name}" for name in (*directories, *files)]
     for where, directories, files in os.walk(root.image_path):
         paths.append(where)
         paths += [f"{where}/{name}" for name in (*directories, *files)]

@@ -243,6 +243,8 @@ def test_a_roots_tree_becomes_an_image(packing: str, way: str, data_root: DataRo
     (scratch / "rootfs").write_bytes(data)
     source: str | int = str(scratch / "rootfs") if way == "file" else feed(data)
     (loaded,) = pull_tar(data_root, source, name="tree:1")
+    if isinstance(source, int):
+        os.close(source)
     assert data_root.references.all() == {"tree:1": loaded.image_id}
     config = data_root.images.get(loaded.image_id).config
     assert config.diff_ids == [builders.sha256(ONE)]
@@ -291,7 +293,9 @@ def test_each_step_is_told(scratch: Path) -> None:
         for chain_id in (bottom, top):
             assert any(f"layerdb/sha256/{chain_id.hex}/" in text for text in written)
         again = len(lines)
-        pull_tar(root, feed(archive.read_bytes()))
+        source = feed(archive.read_bytes())
+        pull_tar(root, source)
+        os.close(source)
         assert "spooled" in lines[again][1]
         assert not any("layerdb" in text for _, text in lines[again:])
 

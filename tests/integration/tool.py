@@ -33,9 +33,7 @@ class Tool:
         from minidock.store.root import DataRoot
         from minidock.verbs.pull_tar import pull_tar
 
-        self.root = root
-        self.prefix: list[str] = []
-        self.environment = {**os.environ, "MINIDOCK_ROOT": str(root), "LC_ALL": "C.UTF-8"}
+        self._stand_on(root)
         with DataRoot.open(str(root)) as opened:
             pull_tar(opened, str(archive))
 
@@ -43,9 +41,13 @@ class Tool:
     def on(cls, root: Path) -> Tool:
         """A data root that is taken as it is."""
         tool = cls.__new__(cls)
-        tool.root = root
-        tool.environment = {**os.environ, "MINIDOCK_ROOT": str(root), "LC_ALL": "C.UTF-8"}
+        tool._stand_on(root)
         return tool
+
+    def _stand_on(self, root: Path) -> None:
+        self.root = root
+        self.prefix: list[str] = []
+        self.environment = {**os.environ, "MINIDOCK_ROOT": str(root), "LC_ALL": "C.UTF-8"}
 
     def __call__(self, *words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; its failure is the caller's to judge."""

@@ -302,10 +302,7 @@ def test_what_minidock_does_not_know_is_kept(left: Left) -> None:
     for name in ("fresh", "twin", "sleeper", "kept"):
         assert left.unknown(name) == UNKNOWN, name
     started = left.tool("start", "-a", "kept")
-    assert (started.returncode, started.stdout) == (0, "")
-    words = "WARNING: container kept has settings that minidock keeps but does not apply: "
-    assert started.stderr.startswith(words)
-    assert started.stderr.endswith(" Dns\n")
+    assert (started.returncode, started.stdout, started.stderr) == (0, "", "")
     assert left.unknown("kept") == UNKNOWN
     theirs = left.containers["kept"]["HostConfig"]
     path = left.engine.root / "containers" / left.containers["kept"]["Id"] / "hostconfig.json"
@@ -430,7 +427,7 @@ def test_containers_that_outlive_a_killed_engine(
         assert tool.good("start", "left") == "left"
         assert tool.good("exec", "left", "ls", "/data") == "deep\none\ntwo"
         told = tool("commit", "--explain", "left", "still:1")
-        assert (told.returncode, told.stderr.count("# cgroup freeze /")) == (0, 1), told.stderr
+        assert (told.returncode, told.stderr.count("freeze /sys/fs/cgroup/")) == (0, 1), told.stderr
         for verb, state in (("pause", "paused"), ("unpause", "running")):
             tool.good(verb, "left")
             assert tool.status("left") == state

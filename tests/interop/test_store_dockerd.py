@@ -185,6 +185,9 @@ def test_info_alike(engine: Engine) -> None:
     theirs = json.loads(engine.docker("info", "--format", "{{json .}}").stdout)
     with DataRoot.open(str(engine.root), write=False) as root:
         ours = info(root)
+    # About a module that docker's networks need, and minidock's do not.
+    warnings = [line for line in theirs["Warnings"] or () if "bridge-nf-call" not in line]
+    theirs["Warnings"] = warnings or None
     for key in set(ours) - {"ServerVersion", "SystemTime", "SecurityOptions"}:
         assert ours[key] == theirs[key], key
     assert set(ours) <= set(theirs)
@@ -198,7 +201,7 @@ def test_writing_is_refused_while_dockerd_runs(engine: Engine) -> None:
             tag(root, "one:1", "new:1")
         with pytest.raises(StoreBusy):
             rmi(root, ["one:1"])
-        assert os.listdir(root.stage_path) == []
+        assert not os.path.exists(root.stage_path)
         assert our_images(root)
     assert (engine.root / "image/overlay2/repositories.json").read_bytes() == before
 
