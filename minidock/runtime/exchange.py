@@ -242,15 +242,15 @@ def clone_and_settle(
     finally:
         _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
     console: int | None = None
+    lost: SyscallError | None = None
     try:
         exchange.close_child_side()
         if connect is not None:
             follower = exchange.await_next() if exchange.hands_over else pid
             if follower:
-                connect(follower)
-                exchange.release_child()
+                lost = _connect(exchange, connect, follower)
         console = exchange.receive_console()
-        error = exchange.outcome()
+        error = exchange.outcome() or lost
     except BaseException:
         _end(pid, pidfd)
         if exchange.next_pid:
@@ -271,6 +271,18 @@ def clone_and_settle(
             _end(pid, pidfd)
             pid, pidfd = follower, pidfd_open(follower)
     return pid, pidfd, console
+
+
+def _connect(exchange: Exchange, connect: Callable[[int], None], pid: int) -> SyscallError | None:
+    """Do the parent's part and let the child go on. Returns: the error where the child has ended: it may tell why"""
+    try:
+        connect(pid)
+        exchange.release_child()
+    except OSError as error:
+        if error.errno not in (errno.ESRCH, errno.EPIPE):
+            raise
+        return error if isinstance(error, SyscallError) else SyscallError("write(pipe)", error.errno)
+    return None
 
 
 def _clone(flags: int, group: Cgroup) -> tuple[int, int]:
