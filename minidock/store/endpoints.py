@@ -233,7 +233,12 @@ class EndpointStore:
     def hold(self, container_id: str) -> int:
         """Make a container's directory and hold it. Returns: the descriptor, for as long as the container lives"""
         path = f"{self.path}/{container_id}"
-        _make(path)
+        try:
+            _make(path)
+        except FileNotFoundError:
+            # Whoever made the lock's directory, a moment ago, has not come to this one yet.
+            _make(self.path)
+            _make(path)
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(handle, fcntl.LOCK_EX)
         return handle

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from minidock.store.endpoints import NetworkLock
+from minidock.store.root import DataRoot
 from tests import netns
 from tests.conftest import missing
 from tests.integration.tool import Tool, command, wait_until
@@ -99,6 +101,14 @@ def test_inspect_tells_of_the_network(tool: Tool) -> None:
     settings = tool.inspect("box")["NetworkSettings"]
     assert settings["IPAddress"] == settings["Networks"]["bridge"]["IPAddress"] == ""
     assert_nothing_left(tool)
+
+
+def test_the_first_starts_of_a_root_may_overtake_each_other(data_root: DataRoot) -> None:
+    """One makes the lock's directory, another has the lock before the first has made the next directory."""
+    with NetworkLock(data_root):
+        os.rmdir(data_root.endpoints.path)
+        os.close(data_root.endpoints.hold("ab" * 32))
+    assert data_root.endpoints.ids() == ["ab" * 32]
 
 
 def test_fifty_starts_at_once_get_fifty_addresses(tool: Tool) -> None:
