@@ -115,10 +115,18 @@ class _Mounts:
         return volumes
 
 
-def create(root: DataRoot, image: str, command: list[str], options: CreateOptions | None = None) -> Container:
+def create(
+    root: DataRoot,
+    image: str,
+    command: list[str],
+    options: CreateOptions | None = None,
+    *,
+    container_id: ContainerID | None = None,
+) -> Container:
     """Make a container: its layers on top of the image's, and its records.
 
-    Shape:   image a reference or an ID; command replaces the image's Cmd when not empty
+    Shape:   image a reference or an ID; command replaces the image's Cmd when not empty; container_id: 64 random
+             digits of the caller's choice, with which an interrupted call can be looked after
     Raises:  NoSuchImage, NameInUse, UsageError, StoreError; the data root is then as it was before
     """
     options = options or CreateOptions()
@@ -127,19 +135,22 @@ def create(root: DataRoot, image: str, command: list[str], options: CreateOption
     if options.pull not in ("missing", "never", "always", ""):
         raise UsageError(f'invalid pull option: \'{options.pull}\': must be one of "always", "missing" or "never"')
     cidfile = _open_cidfile(options.cidfile) if options.cidfile else None
+    container_id = container_id or ContainerID(random_hex64())
     if cidfile is not None:
         try:
             with cidfile:
-                container = _create(root, image, command, options)
+                container = _create(root, image, command, options, container_id)
                 cidfile.write(container.id)
         except BaseException:
             os.unlink(options.cidfile)
             raise
         return container
-    return _create(root, image, command, options)
+    return _create(root, image, command, options, container_id)
 
 
-def _create(root: DataRoot, image: str, command: list[str], options: CreateOptions) -> Container:
+def _create(
+    root: DataRoot, image: str, command: list[str], options: CreateOptions, container_id: ContainerID
+) -> Container:
     mounts = _Mounts(options)
     warnings = _verify_limits(options)
     choice = _choose_network(root, options)
@@ -150,7 +161,6 @@ def _create(root: DataRoot, image: str, command: list[str], options: CreateOptio
             from minidock.verbs.hostoptions import check_platform
 
             check_platform(found, options.platform)
-        container_id = ContainerID(random_hex64())
         run = _run_document(found.config.config, container_id, image, command, options, choice)
         plain = [*(run["Volumes"] or ()), *mounts.plain]
         if mounts.plain:

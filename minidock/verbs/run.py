@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from minidock.errors import MinidockError, UsageError
+from minidock.ids import ContainerID, random_hex64
 from minidock.verbs.create import create
 from minidock.verbs.options import CreateOptions
 from minidock.verbs.start import ALREADY_RUNNING, parse_keys, start_container
@@ -61,14 +62,16 @@ def run(
     if options.tty and options.interactive and not detach and not os.isatty(stdin_fd):
         raise UsageError("the input device is not a TTY")
     options.attach = not detach
-    container = create(root, image, command, options)
-    if warn is not None:
-        for warning in container.warnings:
-            if warning:
-                warn(warning)
-    if created is not None and (detach or max(outputs) < 0):
-        created(container.id)
+    # Known beforehand, so that an interrupt at any point finds what --rm has to take away.
+    container_id = ContainerID(random_hex64())
     try:
+        container = create(root, image, command, options, container_id=container_id)
+        if warn is not None:
+            for warning in container.warnings:
+                if warning:
+                    warn(warning)
+        if created is not None and (detach or max(outputs) < 0):
+            created(container.id)
         exit_code = start_container(
             container,
             attach=not detach,
@@ -77,21 +80,21 @@ def run(
             keys=keys,
             sig_proxy=sig_proxy,
         )
-    except MinidockError as error:
+    except BaseException as error:
         if options.rm:
-            _remove(container.id, root, error)
+            _remove(container_id, root, error)
         raise
-    return RunResult(container.id, None if exit_code is ALREADY_RUNNING else exit_code)
+    return RunResult(container_id, None if exit_code is ALREADY_RUNNING else exit_code)
 
 
-def _remove(container_id: str, root: DataRoot, error: MinidockError) -> None:
-    """--rm also holds for a container that could not be started; the monitor may have done it already."""
-    from minidock.errors import NoSuchContainer
+def _remove(container_id: ContainerID, root: DataRoot, error: BaseException) -> None:
+    """--rm also holds for a container that could not be started; one that runs is left to its monitor."""
+    from minidock.errors import ContainerRunning, NoSuchContainer
     from minidock.verbs.rm import rm
 
     try:
         rm(root, container_id, volumes=True)
-    except NoSuchContainer:
+    except (ContainerRunning, NoSuchContainer):
         return
     except MinidockError as failure:
         error.add_note(f"removing the container: {failure}")

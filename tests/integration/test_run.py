@@ -192,17 +192,19 @@ from minidock.store.root import DataRoot
 from minidock.verbs.options import CreateOptions
 from minidock.verbs.run import run
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+codes = []
 def work():
     with DataRoot.open() as root:
-        print(run(root, "busybox:test", ["sh", "-c", "exit 6"], CreateOptions(rm=True)).exit_code, flush=True)
+        codes.append(run(root, "busybox:test", ["sh", "-c", "exit 6"], CreateOptions(rm=True)).exit_code)
 threads = [threading.Thread(target=work) for _ in range(3)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
+print(codes)
 """
     done = builders.run_command(
         sys.executable, "-c", code, Path(__file__).resolve().parents[2], env=tool.environment, timeout=60
     )
-    assert done.stdout == "6\n6\n6\n"
+    assert done.stdout == "[6, 6, 6]\n"
 
 
 def test_one_name_is_given_once(tool: Tool) -> None:
