@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-# docker's client gives up with 125 where the engine refused to run something, and with 1 everywhere else.
+# docker's client gives up with 125 where the engine refuses to run something, or itself an option's value; else with 1.
 _FAILED = 1
 _FAILED_TO_RUN = 125
 _KILLED = 128
@@ -39,7 +39,7 @@ def run(argv: list[str]) -> int:
 
 def _call(handler: str, options: dict[str, Any]) -> int:
     from minidock.cli.failures import report
-    from minidock.errors import CommandError, MinidockError
+    from minidock.errors import CommandError, InvalidOption, MinidockError
 
     if handler in _MAKERS:
         _end_on_signals()
@@ -49,9 +49,8 @@ def _call(handler: str, options: dict[str, Any]) -> int:
         return status
     except MinidockError as error:
         report(error)
-        if isinstance(error, CommandError):
-            return error.exit_code
-        return error.exit_code if handler == "run" else _FAILED
+        is_final = handler == "run" or isinstance(error, (CommandError, InvalidOption))
+        return error.exit_code if is_final else _FAILED
 
 
 def _end_on_signals() -> None:

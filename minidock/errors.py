@@ -2,6 +2,7 @@
 
     MinidockError                      1
     ├── UsageError                   125   the caller's words make no sense
+    │   └── InvalidOption            125   … to docker's client already
     ├── NotFound                     125
     │   ├── NoSuchImage
     │   ├── NoSuchContainer
@@ -27,8 +28,8 @@
     ├── SyscallError (also OSError)  125   the kernel said no
     └── CommandError                 126, 127, n, 128+signal
 
-`exit_code` is what `run`, `create`, `start` and `exec` end with; docker ends every other verb's failure
-with 1, and `__main__` maps that (docker's `docker run` reference, "Exit status").
+`exit_code` is what `run` ends with; docker ends every other verb's failure with 1, but for an option's value that its
+client refuses before it asks the engine, and `__main__` maps that (docker's `docker run` reference, "Exit status").
 Library code raises these and nothing else on bad input; what fails while cleaning up becomes a note on
 the first error and never hides it.
 """
@@ -59,6 +60,10 @@ class MinidockError(Exception):
 
 class UsageError(MinidockError):
     """The command line or the arguments of a call contradict themselves."""
+
+
+class InvalidOption(UsageError):
+    """The value of an option is none; docker's client finds that out by itself and ends with 125 whatever the verb."""
 
 
 class NotFound(MinidockError):

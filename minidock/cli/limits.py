@@ -6,7 +6,7 @@ Source: docker/cli cli/command/container/{opts,update}.go, opts/opts.go, opts/th
 from __future__ import annotations
 
 from minidock.cli.sizes import parse_size
-from minidock.errors import UsageError
+from minidock.errors import InvalidOption, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def read_limits(options: dict[str, Any]) -> dict[str, Any]:
     swappiness = options.get("memory_swappiness")
     if swappiness is not None and swappiness != -1:
         if not 0 <= swappiness <= 100:
-            raise UsageError(f"invalid value: {swappiness}. Valid memory swappiness range is 0-100")
+            raise InvalidOption(f"invalid value: {swappiness}. Valid memory swappiness range is 0-100")
         limits["MemorySwappiness"] = swappiness
     if options.get("pids_limit") is not None:
         limits["PidsLimit"] = options["pids_limit"]
@@ -72,8 +72,8 @@ def read_limits(options: dict[str, Any]) -> dict[str, Any]:
     return limits
 
 
-def _invalid(text: str, flag: str, reason: str) -> UsageError:
-    return UsageError(f'invalid argument "{text}" for "{flag}" flag: {reason}')
+def _invalid(text: str, flag: str, reason: str) -> InvalidOption:
+    return InvalidOption(f'invalid argument "{text}" for "{flag}" flag: {reason}')
 
 
 def _size(text: str, flag: str) -> int:

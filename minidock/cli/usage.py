@@ -67,6 +67,10 @@ def _in_dockers_words(error: click.UsageError, path: str) -> tuple[str, int]:
     if isinstance(error, click.BadParameter):
         if isinstance(error.param, click.Option):
             names = ", ".join(sorted(error.param.opts, key=len))
+            value, is_number, _ = error.message.rpartition(" is not a valid integer")
+            if is_number:
+                reason = f'strconv.ParseInt: parsing "{value[1:-1]}": invalid syntax'
+                return f'invalid argument "{value[1:-1]}" for "{names}" flag: {reason}', BAD_OPTION_STATUS
             return f'invalid argument for "{names}" flag: {error.message}', BAD_OPTION_STATUS
         return error.message, BAD_OPTION_STATUS
     if isinstance(error, click.NoSuchCommand):

@@ -5,7 +5,7 @@ Source: moby volume/mounts/linux_parser.go; docker/cli opts/mount.go
 
 from __future__ import annotations
 
-from minidock.errors import UsageError
+from minidock.errors import InvalidOption, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -226,7 +226,7 @@ def _read_mode(mode: str) -> tuple[bool, str, bool]:
 def split_fields(text: str) -> list[str]:
     """Split one line of comma-separated values; a field may stand in double quotes, a quote in it doubled.
 
-    Raises: UsageError
+    Raises: InvalidOption
     Source: Go encoding/csv, which docker uses for --mount
     """
     fields: list[str] = []
@@ -238,7 +238,7 @@ def split_fields(text: str) -> list[str]:
             while True:
                 end = text.find('"', position)
                 if end < 0:
-                    raise UsageError(f'invalid argument "{text}": a quote is not closed')
+                    raise InvalidOption('parse error on line 1: extraneous or missing " in quoted-field')
                 field += text[position:end]
                 position = end + 1
                 if not text.startswith('"', position):
@@ -246,7 +246,7 @@ def split_fields(text: str) -> list[str]:
                 field += '"'
                 position += 1
             if position < len(text) and text[position] != ",":
-                raise UsageError(f'invalid argument "{text}": text after a closing quote')
+                raise InvalidOption('parse error on line 1: extraneous or missing " in quoted-field')
         else:
             end = text.find(",", position)
             end = len(text) if end < 0 else end
@@ -263,7 +263,7 @@ def _truth(text: str, key: str) -> bool:
         return True
     if text in ("0", "f", "F", "false", "FALSE", "False"):
         return False
-    raise UsageError(f"invalid value for {key}: {text}")
+    raise InvalidOption(f"invalid value for {key}: {text}")
 
 
 def parse_size(text: str) -> int:
@@ -279,8 +279,15 @@ def parse_size(text: str) -> int:
 def parse_mount(text: str) -> BindRequest | TmpfsRequest | VolumeRequest:
     """Read the argument of --mount: `type=bind|volume,source=…,target=…[,readonly][,…]` or type=tmpfs.
 
-    Raises: UsageError
+    Raises: InvalidOption; UsageError for what docker's engine would refuse
     """
+    try:
+        return _parse_mount(text)
+    except InvalidOption as error:
+        raise InvalidOption(f'invalid argument "{text}" for "--mount" flag: {error.message}') from None
+
+
+def _parse_mount(text: str) -> BindRequest | TmpfsRequest | VolumeRequest:
     kind = "volume"
     values: dict[str, str] = {}
     labels: dict[str, str] = {}
@@ -294,7 +301,7 @@ def parse_mount(text: str) -> BindRequest | TmpfsRequest | VolumeRequest:
         elif key in ("bind-nonrecursive", "volume-nocopy"):
             values[key] = "true" if not equals or _truth(value, key) else ""
         elif not equals:
-            raise UsageError(f"invalid field '{field}' must be a key=value pair")
+            raise InvalidOption(f"invalid field '{field}' must be a key=value pair")
         elif key == "type":
             kind = value.lower()
         elif key in ("source", "src"):
@@ -312,9 +319,9 @@ def parse_mount(text: str) -> BindRequest | TmpfsRequest | VolumeRequest:
         elif key in ("bind-propagation", "tmpfs-size", "tmpfs-mode", "consistency", "volume-driver"):
             values[key] = value
         else:
-            raise UsageError(f"unexpected key '{key}' in '{field}'")
+            raise InvalidOption(f"unexpected key '{key}' in '{field}'")
     if "target" not in values:
-        raise UsageError(f'invalid argument "{text}" for "--mount" flag: target is required')
+        raise InvalidOption("target is required")
     prefix = f'invalid mount config for type "{kind}": '
     if kind == "bind":
         return _bind_mount(values, read_only, prefix)
@@ -322,17 +329,17 @@ def parse_mount(text: str) -> BindRequest | TmpfsRequest | VolumeRequest:
         return _tmpfs_mount(values, read_only, prefix)
     if kind == "volume":
         return _volume_mount(values, labels, options, read_only, prefix)
-    raise UsageError(f'invalid argument "{text}" for "--mount" flag: mount type unknown: "{kind}"')
+    raise UsageError(f"{prefix}mount type unknown")
 
 
-def _only(values: dict[str, str], allowed: str, prefix: str) -> None:
+def _only(values: dict[str, str], kind: str) -> None:
     for key in values:
-        if "-" in key and not key.startswith(allowed):
-            raise UsageError(f"{prefix}cannot mix '{key.partition('-')[0]}-*' options with this mount type")
+        if "-" in key and not key.startswith(f"{kind}-"):
+            raise InvalidOption(f"cannot mix '{key.partition('-')[0]}-*' options with mount type '{kind}'")
 
 
 def _bind_mount(values: dict[str, str], read_only: bool, prefix: str) -> BindRequest:
-    _only(values, "bind-", prefix)
+    _only(values, "bind")
     source = values.get("source", "")
     if not source:
         raise UsageError(f"{prefix}field Source must not be empty")
@@ -353,7 +360,7 @@ def _bind_mount(values: dict[str, str], read_only: bool, prefix: str) -> BindReq
 def _volume_mount(
     values: dict[str, str], labels: dict[str, str], options: dict[str, str], read_only: bool, prefix: str
 ) -> VolumeRequest:
-    _only(values, "volume-", prefix)
+    _only(values, "volume")
     check_volume_driver(values.get("volume-driver", ""))
     name = values.get("source", "")
     if options:
@@ -378,7 +385,7 @@ def check_volume_driver(driver: str) -> None:
 
 
 def _tmpfs_mount(values: dict[str, str], read_only: bool, prefix: str) -> TmpfsRequest:
-    _only(values, "tmpfs-", prefix)
+    _only(values, "tmpfs")
     if values.get("source"):
         raise UsageError(f"{prefix}field Source must not be specified")
     words: list[str] = ["ro"] if read_only else []
@@ -386,9 +393,12 @@ def _tmpfs_mount(values: dict[str, str], read_only: bool, prefix: str) -> TmpfsR
         try:
             words.append(f"mode={int(values['tmpfs-mode'], 8):o}")
         except ValueError:
-            raise UsageError(f"invalid value for tmpfs-mode: {values['tmpfs-mode']}") from None
+            raise InvalidOption(f"invalid value for tmpfs-mode: {values['tmpfs-mode']}") from None
     if "tmpfs-size" in values:
-        words.append(f"size={parse_size(values['tmpfs-size'])}")
+        try:
+            words.append(f"size={parse_size(values['tmpfs-size'])}")
+        except UsageError:
+            raise InvalidOption(f"invalid value for tmpfs-size: {values['tmpfs-size']}") from None
     return TmpfsRequest(_target(values["target"], prefix), ",".join(words))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import _socket
 
-from minidock.errors import FormatError, UsageError
+from minidock.errors import FormatError, InvalidOption
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -84,14 +84,14 @@ def port_documents(
             bindings.setdefault(key, []).append(binding)
     for text in expose:
         if ":" in text:
-            raise UsageError(f"invalid port format for --expose: {text}")
+            raise InvalidOption(f"invalid port format for --expose: {text}")
         protocol, numbers = _split_protocol(text)
         try:
             first, last = _parse_range(numbers)
         except ValueError as error:
-            raise UsageError(f"invalid range format for --expose: {text}, error: {error}") from None
+            raise InvalidOption(f"invalid range format for --expose: {text}, error: {error}") from None
         if protocol and protocol not in _PROTOCOLS:
-            raise UsageError(f"Invalid proto: {protocol}")
+            raise InvalidOption(f"Invalid proto: {protocol}")
         for number in range(first, last + 1):
             exposed.setdefault(f"{number}/{protocol}", {})
     return dict(sorted(exposed.items())), dict(sorted(bindings.items()))
@@ -105,7 +105,7 @@ def _standard_notation(text: str) -> str:
     for word in text.split(","):
         name, equals, value = word.partition("=")
         if not equals:
-            raise UsageError(f"invalid publish opts format (should be name=value but got '{word}')")
+            raise InvalidOption(f"invalid publish opts format (should be name=value but got '{word}')")
         words[name] = value.partition("=")[0]
     return f"{words.get('published', '')}:{words.get('target', '')}/{words['protocol']}"
 
@@ -116,21 +116,23 @@ def _parse_spec(text: str) -> list[tuple[str, dict[str, str]]]:
     protocol, container_text = _split_protocol(container_text)
     host_ip = _parse_ip(raw_ip)
     if not container_text:
-        raise UsageError(f"No port specified: {text}<empty>")
+        raise InvalidOption(f"No port specified: {text}<empty>")
     try:
         first, last = _parse_range(container_text)
     except ValueError:
-        raise UsageError(f"Invalid containerPort: {container_text}") from None
+        raise InvalidOption(f"Invalid containerPort: {container_text}") from None
     host_first = host_last = 0
     if host_text:
         try:
             host_first, host_last = _parse_range(host_text)
         except ValueError:
-            raise UsageError(f"Invalid hostPort: {host_text}") from None
+            raise InvalidOption(f"Invalid hostPort: {host_text}") from None
         if last - first != host_last - host_first and first != last:
-            raise UsageError(f"Invalid ranges specified for container and host Ports: {container_text} and {host_text}")
+            raise InvalidOption(
+                f"Invalid ranges specified for container and host Ports: {container_text} and {host_text}"
+            )
     if protocol.lower() not in _PROTOCOLS:
-        raise UsageError(f"Invalid proto: {protocol}")
+        raise InvalidOption(f"Invalid proto: {protocol}")
     found = []
     for offset in range(last - first + 1):
         host_port = str(host_first + offset) if host_text else ""
@@ -151,12 +153,12 @@ def _parse_ip(raw: str) -> str:
     if raw.startswith("[") and raw.endswith("]"):
         ip = raw[1:-1]
     elif ":" in raw:
-        raise UsageError(f"Invalid ip address {raw}: address {raw}:: too many colons in address")
+        raise InvalidOption(f"Invalid ip address {raw}: address {raw}:: too many colons in address")
     if ip:
         try:
             _socket.inet_pton(_socket.AF_INET6 if ":" in ip else _socket.AF_INET, ip)
         except (OSError, ValueError):
-            raise UsageError(f"Invalid ip address: {ip}") from None
+            raise InvalidOption(f"Invalid ip address: {ip}") from None
     return ip
 
 
@@ -200,9 +202,9 @@ def requests_of(
                 container_port = _parse_number(number_text)
                 first, last = _parse_range(host_text)
             except ValueError:
-                raise UsageError(f'invalid port specification: "{key}:{host_text}"') from None
+                raise InvalidOption(f'invalid port specification: "{key}:{host_text}"') from None
             if (protocol or "tcp") not in _PROTOCOLS:
-                raise UsageError(f"Invalid proto: {protocol}")
+                raise InvalidOption(f"Invalid proto: {protocol}")
             found.append(PortRequest(protocol or "tcp", _parse_ip_of(binding), first, last, container_port))
     return sorted(found, key=lambda one: (one.first_port == 0, one.first_port != one.last_port))
 

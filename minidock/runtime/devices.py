@@ -10,7 +10,7 @@ import errno
 import fcntl
 import os
 
-from minidock.errors import SyscallError, UsageError
+from minidock.errors import InvalidOption, SyscallError, UsageError
 from minidock.linux.libc import syscall
 from minidock.linux.mount import MS_BIND, mount, shell_word
 from minidock.linux.paths import open_in_root
@@ -234,7 +234,7 @@ def device_rule(text: str) -> list[tuple[str, int, int, str]]:
         )
         or not (words[2] and len(words[2]) <= 3 and set("rwm").issuperset(words[2]))
     ):
-        raise UsageError(
+        raise InvalidOption(
             f'invalid argument "{text}" for "--device-cgroup-rule" flag: invalid device cgroup format \'{text}\''
         )
     major, minor = (-1 if number == "*" else int(number) for number in numbers)

@@ -7,7 +7,7 @@ Source: moby restartmanager/restartmanager.go
 
 from __future__ import annotations
 
-from minidock.errors import UsageError
+from minidock.errors import InvalidOption, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def parse_restart_policy(text: str) -> dict[str, Any]:
     if colon:
         digits = most.removeprefix("-")
         if not (digits.isascii() and digits.isdecimal() and len(digits) < 10):
-            raise UsageError("maximum retry count must be an integer")
+            raise InvalidOption("maximum retry count must be an integer")
         count = int(most)
         if name != "on-failure":
             raise UsageError(f"maximum retry count cannot be used with restart policy '{name}'")

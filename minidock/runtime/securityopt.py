@@ -5,7 +5,7 @@ Source: moby daemon/daemon_unix.go, parseSecurityOpt; docker/cli cli/command/con
 
 from __future__ import annotations
 
-from minidock.errors import UsageError
+from minidock.errors import InvalidOption, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def read_security_options(words: Sequence[str]) -> list[str]:
     for word in words:
         name, separator, value = word.partition("=" if "=" in word else ":")
         if not separator and name != "no-new-privileges":
-            raise UsageError(f'Invalid --security-opt: "{word}"')
+            raise InvalidOption(f'Invalid --security-opt: "{word}"')
         if name == "seccomp" and value != "unconfined":
             word = "seccomp=" + _compact(value)
         result.append(word)
@@ -75,6 +75,6 @@ def _compact(path: str) -> str:
             text = file.read(MAX_PROFILE_BYTES + 1)
     except OSError as error:
         reason = (error.strerror or "").lower()
-        raise UsageError(f"opening seccomp profile ({path}) failed: open {path}: {reason}") from None
+        raise InvalidOption(f"opening seccomp profile ({path}) failed: open {path}: {reason}") from None
     document = parse_json(text, what=f"the seccomp profile {path}", limit_bytes=MAX_PROFILE_BYTES)
     return encode_json(document).decode("utf-8").rstrip("\n")

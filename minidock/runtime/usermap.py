@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-from minidock.errors import SyscallError, UsageError
+from minidock.errors import InvalidOption, SyscallError, UsageError
 from minidock.formats.subids import IdMap, parse_id_map, subordinate_map
 from minidock.store.transaction import read_small
 
@@ -76,7 +76,7 @@ def parse_mode(mode: str) -> str:
         return ""
     word, colon, user = mode.partition(":")
     if word != WORD or (colon and not user):
-        raise UsageError("--userns: invalid USER mode", hint="host, remap or remap:USER")
+        raise InvalidOption("--userns: invalid USER mode", hint="host, remap or remap:USER")
     return user or DEFAULT_USER
 
 

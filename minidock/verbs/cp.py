@@ -213,7 +213,8 @@ def _destination(tree: _Tree, path: bytes, name: bytes, is_directory: bool, cont
                 raise
             if tree.shown:
                 raise tree.missing(folder.rstrip(b"/")) from None
-            raise NotFound(f'invalid output path: directory "{os.fsdecode(folder)}" does not exist') from None
+            shown = os.fsdecode(folder).rstrip("/")
+            raise NotFound(f'invalid output path: directory "{shown}" does not exist') from None
         try:
             found = os.stat(base, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:

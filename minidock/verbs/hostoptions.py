@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minidock.errors import UsageError
+from minidock.errors import InvalidOption, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,12 +45,14 @@ def host_options(words: Mapping[str, Any]) -> dict[str, Any]:
 
         check_volume_driver(driver)
         fields["VolumeDriver"] = driver
+    if not all("=" in text for text in words.get("storage_opt") or ()):
+        raise InvalidOption("invalid storage option")
     if words.get("storage_opt"):
         raise UsageError("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
     if words.get("gpus"):
         raise UsageError('could not select device driver "" with capabilities: [[gpu]]')
     if words.get("link"):
-        raise UsageError("--link is a legacy option that is not there", hint="names are found on a common network")
+        raise InvalidOption("--link is a legacy option that is not there", hint="names are found on a common network")
     return fields
 
 
@@ -68,7 +70,7 @@ def _cgroup_namespace(mode: str) -> str:
             hint="--cgroupns private is what it gets",
         )
     if mode != "private":
-        raise UsageError("--cgroupns: invalid CGROUP mode")
+        raise InvalidOption("--cgroupns: invalid CGROUP mode")
     return mode
 
 

@@ -73,7 +73,9 @@ def _inspect_one(root: DataRoot, name: str, type: str | None) -> dict[str, Any]:
             raise NoSuchImage(f"No such image: {name}", hint=error.hint) from None
         if os.path.isdir(f"{root.path}/volumes") and root.volumes.has(name):
             return inspect_volume(root, name)
-        raise NotFound(f"No such object: {name}", hint=error.hint) from None
+        raise NotFound(
+            f"No such object: {name}", hint="minidock ps -a, images and volume ls list what there is"
+        ) from None
 
 
 def inspect_volume(root: DataRoot, name: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minidock.errors import UsageError
+from minidock.errors import InvalidOption, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ def _namespace(option: str, mode: str, containers: ContainerStore) -> str:
         from minidock.runtime.joined import resolve_mode
 
         return resolve_mode(containers, option, mode)
-    raise UsageError(f"Invalid IPC mode: {mode}" if option == "ipc" else f"--{option}: invalid {option.upper()} mode")
+    if option == "ipc":
+        raise UsageError(f"Invalid IPC mode: {mode}")
+    raise InvalidOption(f"--{option}: invalid {option.upper()} mode")
 
 
 def _user_namespace(mode: str, fields: Mapping[str, Any], network: str, privileged: bool) -> str:
@@ -101,7 +103,7 @@ def _user_namespace(mode: str, fields: Mapping[str, Any], network: str, privileg
 def _sysctl(text: str, network: str, fields: Mapping[str, Any]) -> tuple[str, str]:
     key, equals, value = text.partition("=")
     if not equals or not (key in _SYSCTLS or key.startswith(_SYSCTL_PREFIXES)):
-        raise UsageError(f'invalid argument "{text}" for "--sysctl" flag: sysctl \'{text}\' is not allowed')
+        raise InvalidOption(f'invalid argument "{text}" for "--sysctl" flag: sysctl \'{text}\' is not whitelisted')
     if key.startswith("net.") and network == "host":
         raise UsageError(f"sysctl '{key}' not allowed in host network namespace")
     if not key.startswith("net.") and fields.get("IpcMode") == "host":
@@ -113,8 +115,8 @@ def _ulimit(text: str) -> dict[str, Any]:
     """`name=soft[:hard]`. Source: docker/go-units ulimit.go, ParseUlimit"""
     from minidock.runtime.isolation import RESOURCES
 
-    def bad(reason: str) -> UsageError:
-        return UsageError(f'invalid argument "{text}" for "--ulimit" flag: {reason}')
+    def bad(reason: str) -> InvalidOption:
+        return InvalidOption(f'invalid argument "{text}" for "--ulimit" flag: {reason}')
 
     name, equals, value = text.partition("=")
     if not equals:
@@ -137,7 +139,7 @@ def _device(text: str) -> dict[str, str]:
     parts = text.split(":")
     source, target, access = parts[0], "", "rwm"
     if not source.startswith("/") or len(parts) > 3:
-        raise UsageError(f'invalid argument "{text}" for "--device" flag: {text} is not an absolute path')
+        raise InvalidOption(f"{text} is not an absolute path")
     if len(parts) == 2 and _is_access(parts[1]):
         access = parts[1]
     elif len(parts) > 1:
@@ -145,7 +147,7 @@ def _device(text: str) -> dict[str, str]:
     if len(parts) == 3:
         access = parts[2]
     if not _is_access(access) or (target and not target.startswith("/")):
-        raise UsageError(f'invalid argument "{text}" for "--device" flag: bad mode specified: {access}')
+        raise InvalidOption(f"bad mode specified: {access}")
     return {"PathOnHost": source, "PathInContainer": target or source, "CgroupPermissions": access}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from minidock.errors import UsageError
+from minidock.errors import InvalidOption, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ def set_life(host: dict[str, Any], options: CreateOptions) -> None:
 
         policy = parse_restart_policy(options.restart)
         if options.rm and policy["Name"] != "no":
-            raise UsageError("Conflicting options: --restart and --rm")
+            raise InvalidOption("Conflicting options: --restart and --rm")
         host["RestartPolicy"] = policy
     if options.log_driver or options.log_opts:
         host["LogConfig"] = _log_config(options.log_driver or "json-file", options.log_opts)

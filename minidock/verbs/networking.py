@@ -5,7 +5,7 @@ Source: moby runconfig/hostconfig_unix.go, runconfig/errors.go; docker/cli cli/c
 
 from __future__ import annotations
 
-from minidock.errors import UsageError
+from minidock.errors import InvalidOption, UsageError
 from minidock.formats.containerconfig import endpoint_document
 from minidock.formats.subnets import number_of
 
@@ -101,7 +101,7 @@ def _check_conflicts(choice: NetworkChoice, options: CreateOptions) -> None:
         if words.get("ip") or words.get("ip6"):
             raise UsageError("user specified IP address is supported on user defined networks only")
         if words.get("network_alias"):
-            raise UsageError("network-scoped alias is supported only for containers in user defined networks")
+            raise InvalidOption("network-scoped aliases are only supported for user-defined networks")
 
 
 def _read_host_fields(choice: NetworkChoice, words: dict[str, Any]) -> None:
@@ -164,8 +164,8 @@ def asked_addresses(
     return asked
 
 
-def _bad(option: str, text: str, reason: str) -> UsageError:
-    return UsageError(f'invalid argument "{text}" for "--{option.replace("_", "-")}" flag: {reason}')
+def _bad(option: str, text: str, reason: str) -> InvalidOption:
+    return InvalidOption(f'invalid argument "{text}" for "--{option.replace("_", "-")}" flag: {reason}')
 
 
 def _plain(option: str, text: str) -> str:
@@ -209,5 +209,5 @@ def _extra_host(option: str, text: str) -> str:
 def _mac_address(text: str) -> str:
     parts = text.replace("-", ":").split(":")
     if len(parts) != 6 or not all(len(part) == 2 and _HEX.issuperset(part) for part in parts):
-        raise UsageError(f"{text} is not a valid mac address")
+        raise InvalidOption(f"{text} is not a valid mac address")
     return ":".join(parts).lower()

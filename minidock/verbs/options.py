@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from minidock.errors import UsageError
+from minidock.errors import InvalidOption, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -209,27 +209,27 @@ def read_env_file(path: str, *, from_caller: bool = True) -> list[str]:
     """Read an --env-file or --label-file: `NAME=value` a line, `#` starts a comment line.
 
     Shape:  from_caller: `NAME` alone means the caller's variable of that name, else it is passed over
-    Raises: UsageError
+    Raises: InvalidOption
     Source: docker/cli opts/file.go
     """
     try:
         with open(path, "rb") as file:
             raw = file.read()
     except OSError as error:
-        raise UsageError(f"open {path}: {(error.strerror or str(error)).lower()}") from None
+        raise InvalidOption(f"open {path}: {(error.strerror or str(error)).lower()}") from None
     entries: list[str] = []
     for number, line in enumerate(raw.removeprefix(b"\xef\xbb\xbf").split(b"\n"), 1):
         try:
             text = line.removesuffix(b"\r").decode("utf-8").lstrip()
         except UnicodeDecodeError:
-            raise UsageError(f"env file {path}: invalid utf8 bytes at line {number}") from None
+            raise InvalidOption(f"env file {path}: invalid utf8 bytes at line {number}") from None
         if not text or text.startswith("#"):
             continue
         name, equals, value = text.partition("=")
         if not name:
-            raise UsageError(f"poorly formatted environment: no variable name on line '{text}'")
+            raise InvalidOption(f"poorly formatted environment: no variable name on line '{text}'")
         if any(letter.isspace() for letter in name):
-            raise UsageError(f"poorly formatted environment: variable '{name}' contains whitespaces")
+            raise InvalidOption(f"poorly formatted environment: variable '{name}' contains whitespaces")
         if equals:
             entries.append(f"{name}={value}")
         elif from_caller and name in os.environ:
@@ -242,7 +242,8 @@ def read_env(options_env: list[str], env_files: list[str]) -> list[str]:
     entries = [entry for path in env_files for entry in read_env_file(path)]
     for entry in options_env:
         if not entry or entry.startswith("=") or "\0" in entry:
-            raise UsageError(f'invalid argument "{entry}" for "-e, --env" flag: invalid environment variable: {entry}')
+            reason = f"invalid environment variable: {entry}"
+            raise InvalidOption(f'invalid argument "{entry}" for "-e, --env" flag: {reason}')
         entries.append(_from_caller(entry))
     return entries
 
@@ -253,7 +254,8 @@ def read_labels(labels: list[str], files: Sequence[str] = ()) -> dict[str, str]:
     for label in [*(entry for path in files for entry in read_env_file(path, from_caller=False)), *labels]:
         key, _, value = label.partition("=")
         if not key.strip():
-            raise UsageError(f'invalid argument "{label}" for "-l, --label" flag: invalid label format: "{label}"')
+            reason = f"invalid label '{label}': empty name"
+            raise InvalidOption(f'invalid argument "{label}" for "-l, --label" flag: {reason}')
         result[key] = value
     return result
 

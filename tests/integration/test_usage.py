@@ -152,7 +152,7 @@ def test_update_refused(tool: Tool) -> None:
     tool.good("create", "--name", "box", "--cpu-quota", "20000", "-m", "16m", BOX, "true")
     before = tool.inspect("box")["HostConfig"]
     for words, reason in (
-        ((), "you must provide one or more flags when using this command."),
+        ((), "you must provide one or more flags when using this command"),
         (("--cpus", "1"), "Nano CPUs cannot be updated as CPU Quota has already been set"),
         (("-m", "64m"), "Memory limit should be smaller than already set memoryswap limit"),
         (("-m", "1m"), "Minimum memory limit allowed is 6MB"),

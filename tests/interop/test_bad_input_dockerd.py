@@ -69,6 +69,77 @@ RUNS = (
     ("--volumes-from taken:bogus", "true", "invalid mode: bogus"),
     ("-m 1k", "true", "Minimum memory limit allowed is 6MB"),
 )
+# Words of the options, and the code: 125 where the client refuses the words itself, 1 where the engine does.
+CREATES = (
+    ("-m abc", 125),
+    ("-m 1k", 1),
+    ("--cpus x", 125),
+    ("--cpus 100", 1),
+    ("--cpu-shares x", 125),
+    ("--pids-limit x", 125),
+    ("--memory-swappiness 200", 125),
+    ("--device-read-bps /dev/null:x", 125),
+    ("--ulimit bogus=1", 125),
+    ("--ulimit nofile=5:1", 125),
+    ("--sysctl bogus", 125),
+    ("--cap-add NOSUCH", 1),
+    ("--device rel", 125),
+    ("--device /dev/null:/dev/x:q", 125),
+    ("--device-cgroup-rule bogus", 125),
+    ("-e =", 125),
+    ("--env-file /nosuch", 125),
+    ("-l =x", 125),
+    ("--label-file /nosuch", 125),
+    ("--mount bogus", 125),
+    ("--mount source=/a", 125),
+    ("--mount type=bogus,target=/x", 1),
+    ("--mount type=bind,target=/x", 1),
+    ("--mount type=bind,source=/nosuch,target=/x", 1),
+    ("--mount type=volume,target=/x,readonly=x", 125),
+    ("--mount type=volume,target=/x,bind-propagation=shared", 125),
+    ("--mount type=tmpfs,target=/x,tmpfs-size=x", 125),
+    ("--mount type=tmpfs,target=/x,tmpfs-mode=9", 125),
+    ("-v /a:rel", 1),
+    ("-v /x:/y:zz", 1),
+    ("--tmpfs rel", 1),
+    ("--volumes-from nosuch", 1),
+    ("--volumes-from taken:bogus", 1),
+    ("-p bogus", 125),
+    ("-p 1.2.3:80:80", 125),
+    ("--expose x", 125),
+    ("--mac-address zz", 125),
+    ("--network-alias x", 125),
+    ("--add-host x:y", 125),
+    ("--dns x", 125),
+    ("--pid bogus", 125),
+    ("--pid container:nosuch", 1),
+    ("--uts bogus", 125),
+    ("--userns bogus", 125),
+    ("--cgroupns bogus", 125),
+    ("--security-opt bogus", 125),
+    ("--security-opt seccomp=/nosuch", 125),
+    ("--security-opt no-new-privileges:x", 1),
+    ("--storage-opt x", 125),
+    ("--isolation bogus", 1),
+    ("--runtime bogus", 1),
+    ("--restart bogus", 1),
+    ("--restart on-failure:x", 125),
+    ("--restart always --rm", 125),
+    ("--stop-signal BOGUS", 1),
+    ("--stop-timeout x", 125),
+    ("--shm-size x", 125),
+    ("--oom-score-adj 5000", 1),
+    ("--health-interval 1", 125),
+    ("--health-interval 1us", 1),
+    ("--health-retries -1", 125),
+    ("--health-cmd x --no-healthcheck", 125),
+    ("--cidfile /nosuch/x", 1),
+    ("--name taken", 1),
+    ("-w rel", 1),
+    ("--nosuch", 125),
+)
+# The engine's own words, where ours say more or other.
+OTHER_WORDS = {"--runtime bogus", "--health-interval 1", "--userns bogus"}
 COMMANDS = (
     "kill -s BOGUS taken",
     "kill stopped",
@@ -91,6 +162,10 @@ COMMANDS = (
     "commit -c bogus taken",
     'commit -c SHELL["/x"] taken',
     "exec stopped true",
+    "exec -e = taken true",
+    "exec --env-file /nosuch taken true",
+    "update taken",
+    "update -m abc taken",
     "ps --filter x",
     "ps --filter bogus=1",
     "ps -a --filter before=nosuch",
@@ -153,6 +228,15 @@ def test_run(pair: Pair, options: str, command: str, words: str) -> None:
     assert "Traceback" not in ours.stderr
     # docker keeps a container whose start failed; so do we, unless it was refused before there was any.
     assert {row.split()[1] for row in kept} <= {row.split()[1] for row in their_kept}
+
+
+@pytest.mark.parametrize(("options", "code"), CREATES)
+def test_create(pair: Pair, options: str, code: int) -> None:
+    """125 for an option's value that docker's client refuses itself, 1 for what its engine refuses."""
+    ours, theirs = pair("create", "--network", "none", *options.split(), BOX, "true")
+    assert (ours.returncode, theirs.returncode) == (code, code), (ours.stderr, theirs.stderr)
+    if options not in OTHER_WORDS:
+        assert first_line(ours.stderr).startswith(first_line(theirs.stderr)), (ours.stderr, theirs.stderr)
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -159,7 +159,7 @@ def test_mount_tmpfs() -> None:
     ("text", "message"),
     [
         ("type=foo", "target is required"),
-        ("type=foo,dst=/x", 'mount type unknown: "foo"'),
+        ("type=foo,dst=/x", 'for type "foo": mount type unknown'),
         ("type=bind,dst=/b", "field Source must not be empty"),
         ("type=bind,src=a,dst=/b", "invalid mount path: 'a' mount path must be absolute"),
         ("type=bind,src=/a,dst=b", "mount path must be absolute"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from minidock.cli.output import warn, write_line
 from minidock.cli.session import open_root
+from minidock.errors import CommandError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,8 +32,14 @@ def handle(options: dict[str, Any]) -> int:
     """Make a container and print its ID."""
     from minidock.verbs.create import create
 
+    wanted = create_options(options)
     with open_root(options) as root:
-        container = create(root, options["image"], options["command"], create_options(options))
+        try:
+            container = create(root, options["image"], options["command"], wanted)
+        except CommandError as error:
+            # An ID file that cannot be made, with which only `run` ends as if a command were missing.
+            error.exit_code = 1
+            raise
         for warning in container.warnings:
             warn(warning)
         write_line(container.id)
@@ -94,12 +101,12 @@ def create_options(options: dict[str, Any]) -> CreateOptions:
 
 def _shm_size(text: str) -> int:
     from minidock.cli.sizes import parse_size
-    from minidock.errors import UsageError
+    from minidock.errors import InvalidOption, UsageError
 
     try:
         return parse_size(text)
     except UsageError as error:
-        raise UsageError(f'invalid argument "{text}" for "--shm-size" flag: {error.message}') from None
+        raise InvalidOption(f'invalid argument "{text}" for "--shm-size" flag: {error.message}') from None
 
 
 def _streams(words: list[str]) -> list[str]:
@@ -107,9 +114,9 @@ def _streams(words: list[str]) -> list[str]:
     names = [word.lower() for word in words]
     for word, name in zip(words, names, strict=True):
         if name not in ("stdin", "stdout", "stderr"):
-            from minidock.errors import UsageError
+            from minidock.errors import InvalidOption
 
-            raise UsageError(
+            raise InvalidOption(
                 f'invalid argument "{word}" for "-a, --attach" flag: valid streams are STDIN, STDOUT and STDERR'
             )
     return names
@@ -126,14 +133,14 @@ def _limits(options: dict[str, Any]) -> dict[str, Any]:
 
 def _health(options: dict[str, Any]) -> dict[str, Any] | None:
     """The --health options as a Healthcheck object, None for the image's own; raises UsageError."""
-    from minidock.errors import UsageError
+    from minidock.errors import InvalidOption, UsageError
 
     spans = ("interval", "timeout", "start_period")
     given = [options[f"health_{key}"] for key in ("cmd", "retries", *spans)]
     if not any(given):
         return {"Test": ["NONE"]} if options["no_healthcheck"] else None
     if options["no_healthcheck"]:
-        raise UsageError("--no-healthcheck conflicts with --health-* options")
+        raise InvalidOption("--no-healthcheck conflicts with --health-* options")
     from minidock.cli.spans import parse_duration
 
     document: dict[str, Any] = {"Test": ["CMD-SHELL", options["health_cmd"]] if options["health_cmd"] else []}
@@ -142,13 +149,13 @@ def _health(options: dict[str, Any]) -> dict[str, Any] | None:
         span_ns = parse_duration(text) if text else 0
         if span_ns is None:
             flag = key.replace("_", "-")
-            raise UsageError(f'invalid argument "{text}" for "--health-{flag}" flag: invalid duration "{text}"')
+            raise InvalidOption(f'invalid argument "{text}" for "--health-{flag}" flag: invalid duration "{text}"')
         if span_ns < 0:
-            raise UsageError(f"--health-{key.replace('_', '-')} cannot be negative")
+            raise InvalidOption(f"--health-{key.replace('_', '-')} cannot be negative")
         if 0 < span_ns < 1_000_000:
             raise UsageError(f"{name} in Healthcheck cannot be less than 1ms")
         document[name] = span_ns
     if (options["health_retries"] or 0) < 0:
-        raise UsageError("--health-retries cannot be negative")
+        raise InvalidOption("--health-retries cannot be negative")
     document["Retries"] = options["health_retries"] or 0
     return document

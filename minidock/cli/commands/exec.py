@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 def handle(options: dict[str, Any]) -> int:
     """Run a command in a running container, and end as it ended."""
     from minidock.verbs.exec import exec_
-    from minidock.verbs.options import read_env
 
     try:
         with open_root(options) as root:
@@ -22,7 +21,7 @@ def handle(options: dict[str, Any]) -> int:
                 root,
                 options["container"],
                 options["command"],
-                env=read_env(options["env"], options["env_file"]),
+                env=_environment(options),
                 workdir=options["workdir"] or "",
                 user=options["user"] or "",
                 privileged=options["privileged"],
@@ -41,3 +40,16 @@ def handle(options: dict[str, Any]) -> int:
         write_error("read escape sequence")
         return 1
     return code
+
+
+def _environment(options: dict[str, Any]) -> list[str]:
+    """What --env-file and -e say; raises InvalidOption, UsageError."""
+    from minidock.errors import InvalidOption, UsageError
+    from minidock.verbs.options import read_env
+
+    try:
+        of_files = read_env([], options["env_file"])
+    except InvalidOption as error:
+        # Where create's file is an option's value, exec's is read late, and what fails then ends with 1.
+        raise UsageError(error.message) from None
+    return of_files + read_env(options["env"], [])

@@ -19,7 +19,7 @@ def handle(options: dict[str, Any]) -> int:
 
     limits = read_limits(options)
     if not limits and options["restart"] is None:
-        raise UsageError("you must provide one or more flags when using this command.")
+        raise UsageError("you must provide one or more flags when using this command")
     with open_root(options) as root:
 
         def update_one(name: str) -> None:
