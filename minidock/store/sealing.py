@@ -13,7 +13,70 @@ from __future__ import annotations
 
 import os
 
-from minidock.errors import SyscallError
+from minidock import errors
+from minidock.errors import MinidockError, StoreError, SyscallError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+
+def in_sealed_process(path: str, act: Callable[[], Any]) -> Any:
+    """Do something in a process of its own, to which a data root is sealed; the caller's namespaces stay as they are.
+
+    Shape:   act returns what JSON can hold
+    Returns: what act returned
+    Raises:  the MinidockError that act raised, by its class and its line
+    """
+    from json import dumps, loads
+
+    answer, tell = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if not pid:
+        try:
+            data = dumps(_outcome(path, act)).encode("ascii")
+            while data:
+                data = data[os.write(tell, data) :]
+        finally:
+            os._exit(0)
+    os.close(tell)
+    chunks = []
+    try:
+        while chunk := os.read(answer, 1 << 16):
+            chunks.append(chunk)
+    finally:
+        os.close(answer)
+        os.waitpid(pid, 0)
+    if not chunks:
+        raise StoreError("the process that reads the data root ended before its work was done")
+    word, value = loads(b"".join(chunks))
+    if word == "done":
+        return value
+    raise _error_of(word, *value)
+
+
+def _outcome(path: str, act: Callable[[], Any]) -> list[Any]:
+    try:
+        seal(path)
+        return ["done", act()]
+    except SyscallError as error:
+        # A mount's call may be a page long.
+        return ["SyscallError", [error.call[:3000], error.hint, error.errno]]
+    except MinidockError as error:
+        return [type(error).__name__, [error.message, error.hint, 0]]
+    except OSError as error:
+        return ["SyscallError", [f"read {error.filename}", "", error.errno or 5]]
+
+
+def _error_of(name: str, message: str, hint: str, number: int) -> MinidockError:
+    if name == "SyscallError":
+        return SyscallError(message, number, hint=hint)
+    kind = getattr(errors, name)
+    # Some of them make their line out of other arguments.
+    error: MinidockError = kind.__new__(kind)
+    MinidockError.__init__(error, message, hint=hint)
+    return error
 
 
 def seal(path: str) -> bool:

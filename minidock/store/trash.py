@@ -9,6 +9,9 @@ A file's old inode gets a second name in the trash before the new one is renamed
 either the old or the new stands at the path, and the old is never lost. A kill leaves a journal whose last step is
 done, half done or not begun, and what stands where tells which; undo needs no more. Nothing is deleted but by
 `empty_trash`.
+
+Two kinds of line tell of what is not done by a plan's steps: a path that came to be meanwhile, which undo takes away
+(adopt's new container), and with `From` a directory that was moved within the root, which undo moves back.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from minidock.store.transaction import make_directory, read_small, refuse_mounte
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any
 
     from minidock.store.root import DataRoot
@@ -36,7 +40,7 @@ _JOURNAL_BYTES = 256 << 20
 class Entry:
     """One thing in the trash: what a plan did.
 
-    Shape: trash_id; kind: `repair` or `gc`; made_ns: when; is_whole: all steps were done; is_undone; rows: the
+    Shape: trash_id; kind: `repair`, `gc` or `adopt`; made_ns: when; is_whole: all steps were done; is_undone; rows: the
            journal's steps; times: the parents' access and change times before
     """
 
@@ -68,6 +72,21 @@ class Entry:
         else:
             self.is_undone = bool(row.get("Undone"))
 
+    def tell_made(self, root: DataRoot, path: str) -> None:
+        """Note what now stands at a path where nothing stood, or that nothing does, so that undo knows its own work."""
+        self._add({"Path": path, "Old": None, "New": fingerprint(root, path), "Why": "made anew"})
+
+    def tell_move(self, root: DataRoot, source: str, target: str) -> None:
+        """Note that a directory is about to move to where nothing is that would be missed."""
+        self._add(
+            {"Path": target, "From": source, "Old": None, "New": fingerprint(root, source), "Why": "has its content"}
+        )
+
+    def _add(self, row: dict[str, Any]) -> None:
+        row = {"N": len(self.rows), **row}
+        self.write(row)
+        self.rows.append(row)
+
     def write(self, row: dict[str, Any]) -> None:
         """Add a line to the journal, and have it on the disk."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -96,6 +115,15 @@ def execute(root: DataRoot, plan: Plan) -> str:
     Raises:  StoreError before anything is done, when a path is no longer what it was when the plan was made; and
              SyscallError, after which undo takes back what was done
     """
+    return run_steps(root, begin(root, plan), plan)
+
+
+def begin(root: DataRoot, plan: Plan, folders: Iterable[str] = ()) -> Entry:
+    """Make sure that a plan can be executed, and begin its entry in the trash.
+
+    Shape:   folders: further directories of the root in which something is going to be made
+    Raises:  StoreError when a path is no longer what it was when the plan was made
+    """
     for step in plan.steps:
         if fingerprint(root, step.path) != step.before:
             raise StoreError(
@@ -105,12 +133,18 @@ def execute(root: DataRoot, plan: Plan) -> str:
             refuse_mounted(f"{root.path}/{step.path}")
         _refuse_symlinks(root, step.path)
     _refuse_symlinks(root, f"{TRASH}/any")
-    entry = _begin(root, plan)
+    return _make_entry(root, plan, {*folders, *(step.path.rpartition("/")[0] for step in plan.steps)})
+
+
+def run_steps(root: DataRoot, entry: Entry, plan: Plan) -> str:
+    """Do a plan's steps in an entry that was begun for it; returns the trash's ID, raises as execute does."""
     try:
+        first = len(entry.rows)
         for number, step in enumerate(plan.steps):
-            _do(root, entry, number, step)
+            _do(root, entry, first + number, step)
         for folder in entry.times:
-            sync_directory(f"{root.path}/{folder}")
+            if os.path.isdir(f"{root.path}/{folder}"):
+                sync_directory(f"{root.path}/{folder}")
         entry.write({"Done": True})
     except BaseException as error:
         error.add_note(f"minidock undo {entry.trash_id} takes back what was done so far")
@@ -129,13 +163,12 @@ def _refuse_symlinks(root: DataRoot, path: str) -> None:
         raise StoreError(f"{root.path}/{folder} is no directory, or a symlink is on the way to it") from None
 
 
-def _begin(root: DataRoot, plan: Plan) -> Entry:
+def _make_entry(root: DataRoot, plan: Plan, folders: Iterable[str]) -> Entry:
     """Make the trash's directory with the journal's first line, by one rename."""
     from minidock.formats.gojson import format_time
 
     times = {}
-    for step in plan.steps:
-        folder = step.path.rpartition("/")[0]
+    for folder in sorted(folders):
         status = os.stat(f"{root.path}/{folder}")
         times[folder] = [status.st_atime_ns, status.st_mtime_ns]
     now_ns = root.now_ns()
@@ -227,6 +260,8 @@ def undo(root: DataRoot, text: str = "") -> Entry:
 def _is_done(root: DataRoot, entry: Entry, row: dict[str, Any]) -> bool:
     """Whether a step was done and not undone yet; raises StoreError when its path is something third."""
     path, now = row["Path"], fingerprint(root, row["Path"])
+    if "From" in row:
+        return _is_moved(root, entry, row, now)
     has_old = os.path.lexists(f"{entry.path}/{row['N']}.old")
     if now == row["New"] and (has_old or row["Old"] is None):
         return now is not None or has_old
@@ -235,7 +270,18 @@ def _is_done(root: DataRoot, entry: Entry, row: dict[str, Any]) -> bool:
         return now is None
     raise StoreError(
         f"{root.path}/{path} was changed after it was put there, so {entry.trash_id} cannot be taken back",
-        hint=f"what stood there before is {entry.path}/{row['N']}.old",
+        hint=f"what stood there before is {entry.path}/{row['N']}.old" if row["Old"] else "what is there now stays",
+    )
+
+
+def _is_moved(root: DataRoot, entry: Entry, row: dict[str, Any], now: list[Any] | None) -> bool:
+    if now == row["New"]:
+        return True
+    if fingerprint(root, row["From"]) == row["New"]:
+        return False
+    raise StoreError(
+        f"{root.path}/{row['Path']} is no longer there, so {entry.trash_id} cannot be taken back",
+        hint="its container was removed, and the content with it",
     )
 
 
@@ -244,6 +290,9 @@ def _put_back(root: DataRoot, entry: Entry, row: dict[str, Any]) -> None:
     parent, base = open_parent(root, row["Path"])
     root.tell("write", f"mv {old} {root.path}/{row['Path']}")
     try:
+        if "From" in row:
+            _move_back(root, parent, base, row["From"])
+            return
         now = fingerprint_at(parent, base)
         if now is not None:
             is_plain = now[0] != "directory" and row["Old"] is not None and row["Old"][0] != "directory"
@@ -260,6 +309,14 @@ def _put_back(root: DataRoot, entry: Entry, row: dict[str, Any]) -> None:
         raise SyscallError(f"put back {root.path}/{row['Path']}", error.errno or 5) from None
     finally:
         os.close(parent)
+
+
+def _move_back(root: DataRoot, parent: int, base: str, path: str) -> None:
+    target, name = open_parent(root, path)
+    try:
+        os.rename(base, name, src_dir_fd=parent, dst_dir_fd=target)
+    finally:
+        os.close(target)
 
 
 def empty_trash(root: DataRoot, texts: list[str]) -> tuple[list[str], int]:

@@ -17,20 +17,33 @@ SOURCE = "minidock:"
 
 
 class View:
-    """One mounted view. Shape: kind: `image`, `container` or `layer`; identity: its ID; target: where"""
+    """One mounted view.
 
-    __slots__ = ("identity", "kind", "target")
+    Shape: kind: `image`, `container` or `layer`; identity: its ID; target: where; root_path: the data root's; link_ids:
+           the short names of its layers, none for a running container's
+    """
 
-    def __init__(self, kind: str, identity: str, target: str) -> None:
+    __slots__ = ("identity", "kind", "link_ids", "root_path", "target")
+
+    def __init__(
+        self, kind: str, identity: str, target: str, root_path: str, link_ids: frozenset[str] = frozenset()
+    ) -> None:
         self.kind = kind
         self.identity = identity
         self.target = target
+        self.root_path = root_path
+        self.link_ids = link_ids
 
 
-def views(mount_ids: dict[str, str] | None = None) -> list[View]:
-    """The views that are mounted in this namespace.
+def source_of(kind: str, identity: str, root_path: str) -> str:
+    """What the mount of a view of layers tells as its source."""
+    return f"{SOURCE}{kind}:{identity}:{root_path}"
 
-    Shape: mount_ids: container by its overlay2 directory, to know the views of running containers by
+
+def views(root_path: str = "", mount_ids: dict[str, str] | None = None) -> list[View]:
+    """The views that are mounted in this namespace, of whatever root.
+
+    Shape: mount_ids: container of the root by its overlay2 directory, to know the views of running containers by
     """
     found = []
     table = os.fsdecode(read_table("/proc/self/mountinfo"))
@@ -41,13 +54,19 @@ def views(mount_ids: dict[str, str] | None = None) -> list[View]:
             continue
         target = unescape(fields[4])
         if source.startswith(SOURCE):
-            kind, _, identity = source[len(SOURCE) :].partition(":")
-            found.append(View(kind, identity, target))
+            kind, _, rest = unescape(source[len(SOURCE) :]).partition(":")
+            identity, _, path = rest.partition(":/")
+            found.append(View(kind, identity, target, f"/{path}", _link_ids(options)))
         elif mount_ids and "ro" in fields[5].split(","):
             upper = options.partition("upperdir=")[2].partition("/diff")[0].rpartition("/")[2]
             if upper in mount_ids:
-                found.append(View("container", mount_ids[upper], target))
+                found.append(View("container", mount_ids[upper], target, root_path))
     return found
+
+
+def _link_ids(options: str) -> frozenset[str]:
+    lowers = options.partition("lowerdir=")[2].partition(",")[0].split(":")
+    return frozenset(lower[2:] for lower in lowers if lower.startswith("l/"))
 
 
 def unmount_view(view: View) -> None:
@@ -61,6 +80,6 @@ def unmount_view(view: View) -> None:
 
 def unmount_views_of(container_id: str, mount_id: str) -> None:
     """Before a container goes: take its views away; raises SyscallError(EBUSY)."""
-    for view in views({mount_id: container_id}):
+    for view in views(mount_ids={mount_id: container_id}):
         if view.kind == "container" and view.identity == container_id:
             unmount_view(view)

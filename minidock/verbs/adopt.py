@@ -2,7 +2,8 @@
 
 The directory must belong to nobody, or to a container that cannot be read any more. Which layers lie below is proven by
 its list of lowers, each leading to the directory that layerdb has for the next layer; only where that list is lost must
-the image be named. Nothing of the old records is deleted: they go to the trash.
+the image be named. Nothing of the old records is deleted: they go to the trash, and as long as the new container was
+neither started nor changed, undo takes it away again and gives back all that there was before, byte for byte.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from minidock.constants import DRIVER
 from minidock.errors import Conflict, NotFound, StoreError, SyscallError, UsageError
 from minidock.store import trash
 from minidock.store.catalogue import CONTAINERS, MOUNTS
+from minidock.store.containerstate import STATE_FILE
 from minidock.store.evidence import Evidence
 from minidock.store.garbage import LiveMounts
 from minidock.store.inspection import LINKS, Inspection
@@ -24,6 +26,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minidock.store.containers import Container
     from minidock.store.root import DataRoot
+
+
+# Where the new container's parts appear; the root itself for the first container of all.
+_FOLDERS = (".", CONTAINERS, MOUNTS, DRIVER, LINKS, "volumes")
 
 
 class Adopted:
@@ -58,17 +64,40 @@ def adopt(
         if LiveMounts().has(cache_id, *names):
             raise Conflict(f"{root.overlay_path}/{cache_id} is mounted", hint="a container may still run on it")
         chosen = _image(root, found, chain, image)
-        options = CreateOptions(name=name)
-        container = create(root, chosen, command or [], options)
-        source, target = f"{root.overlay_path}/{cache_id}/diff", f"{root.overlay_path}/{container.mount_id}/diff"
-        try:
-            # Over the empty directory of the new container, in one step.
-            os.rename(source, target)
-        except OSError as error:
-            root.containers.remove(container)
-            raise SyscallError(f"rename({source!r}, {target!r})", error.errno or 5) from None
         plan = _plan(root, cache_id, owner, names)
-        return Adopted(container, chosen, trash.execute(root, plan))
+        return _adopt(root, plan, cache_id, chosen, CreateOptions(name=name), command or [])
+
+
+def _adopt(
+    root: DataRoot, plan: Plan, cache_id: str, image: str, options: CreateOptions, command: list[str]
+) -> Adopted:
+    """Make the container, give it the content, and put away what is left; each noted for undo before it is done."""
+    source = f"{DRIVER}/{cache_id}/diff"
+    top = root.images.resolve(image).chain_id
+    folders = [*_FOLDERS, f"{DRIVER}/{cache_id}", *([f"{DRIVER}/{root.layers.get(top).cache_id}"] if top else ())]
+    before = {folder: set(os.listdir(f"{root.path}/{folder}")) for folder in folders if _is_there(root, folder)}
+    entry = trash.begin(root, plan, before)
+    container = create(root, image, command, options)
+    for folder, names in before.items():
+        for made in sorted(set(os.listdir(f"{root.path}/{folder}")) - names):
+            entry.tell_made(root, f"{folder}/{made}".removeprefix("./"))
+    # Whether it was started since, undo tells by these.
+    for name in ("config.v2.json", STATE_FILE):
+        entry.tell_made(root, f"{CONTAINERS}/{container.id}/{name}")
+    target = f"{DRIVER}/{container.mount_id}/diff"
+    entry.tell_move(root, source, target)
+    try:
+        # Over the empty directory of the new container, in one step.
+        os.rename(f"{root.path}/{source}", f"{root.path}/{target}")
+    except OSError as error:
+        root.containers.remove(container)
+        entry.write({"Undone": True})
+        raise SyscallError(f"rename({source!r}, {target!r})", error.errno or 5) from None
+    return Adopted(container, image, trash.run_steps(root, entry, plan))
+
+
+def _is_there(root: DataRoot, folder: str) -> bool:
+    return os.path.isdir(f"{root.path}/{folder}")
 
 
 def _find(root: DataRoot, found: Inspection, directory: str) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from minidock.verbs.fsck import fsck
+from tests import builders
+from tests.damages import exact_listing
 from tests.integration.tool import Tool
 
 
@@ -94,3 +96,76 @@ def test_a_container_whose_init_layer_is_gone(tool: Tool) -> None:
     tool.good("adopt", "--name", "mended", (mounts / "mount-id").read_text(), "cat", "/kept")
     assert tool.good("start", "-a", "mended") == "kept"
     assert fsck(str(tool.root)).exit_status in (0, 2)
+
+
+def _lost_record(tool: Tool) -> Path:
+    """The directory of a container whose record is cut; of an image that asks for a volume."""
+    layer = builders.layer_tar(builders.directory(b"data"), builders.tar_member(b"data/one", b"one"))
+    config = builders.image_config([layer], config={"Cmd": ["true"], "Volumes": {"/data": {}}})
+    spec = builders.ImageSpec([layer], config=config, tags=["volume:1"])
+    tool.good("pull-tar", "-q", builders.docker_archive(tool.root.parent / "volume.tar", spec))
+    tool.good("create", "--name", "broken", "--network", "none", "volume:1")
+    (tool.root.parent / "kept").write_text("kept\n")
+    tool.good("cp", tool.root.parent / "kept", "broken:/kept")
+    directory = tool.directory("broken")
+    mounts = tool.root / "image/overlay2/layerdb/mounts" / directory.name
+    os.truncate(directory / "config.v2.json", 30)
+    return tool.root / "overlay2" / (mounts / "mount-id").read_text()
+
+
+@pytest.mark.parametrize("kind", ["orphan", "without lower", "broken record", "broken record, a name twice"])
+def test_undo_gives_back_what_was_there_byte_for_byte(tool: Tool, kind: str, request: pytest.FixtureRequest) -> None:
+    path = _lost_record(tool) if "broken" in kind else request.getfixturevalue("orphan")
+    words: list[str] = ["--image", "busybox:test"] if kind == "without lower" else []
+    if words:
+        (path / "lower").unlink()
+    if "twice" in kind:
+        (tool.root / "overlay2/l" / ("A" * 26)).symlink_to(f"../{path.name}/diff")
+    before = exact_listing(tool.root)
+    inodes = {name: os.lstat(name).st_ino for name in before}
+    tool.good("adopt", "--name", "found", *words, path)
+    assert exact_listing(tool.root) != before
+    document = json.loads(tool.good("undo", "--list", "--json"))[-1]
+    assert (document["Kind"], document["State"]) == ("adopt", "done")
+    tool.good("undo")
+    assert exact_listing(tool.root) == before
+    assert {name: os.lstat(name).st_ino for name in before} == inodes
+    assert tool("inspect", "found").returncode == 1
+    # And once more, to the same end.
+    tool.good("adopt", "--name", "found", *words, path)
+    tool.good("cp", "found:/kept", tool.root.parent / "kept")
+    assert (tool.root.parent / "kept").read_text() == "kept\n"
+    tool.good("undo")
+    assert exact_listing(tool.root) == before
+    tool.good("gc", "--empty-trash")
+    assert exact_listing(tool.root) == before
+    # Whole containers only can be removed.
+    tool.good("adopt", *words, path)
+
+
+def test_undo_refuses_once_the_container_was_used(tool: Tool, orphan: Path) -> None:
+    """What was written since is nobody's to throw away, and what was removed nobody can bring back."""
+    tool.good("adopt", "--name", "found", orphan, "sleep", "1000")
+    for words, reason in (
+        (("start", "found"), "was changed after it was put there"),
+        (("kill", "found"), "was changed after it was put there"),
+        (("rm", "-f", "found"), "its container was removed"),
+    ):
+        tool.good(*words)
+        if words[0] == "kill":
+            tool("wait", "found")
+        before = exact_listing(tool.root)
+        done = tool("undo")
+        assert (done.returncode, done.stdout) == (1, ""), done
+        assert reason in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+        assert exact_listing(tool.root) == before
+
+
+def test_a_failing_adopt_leaves_everything(tool: Tool, orphan: Path) -> None:
+    tool.good("create", "--name", "taken", "--network", "none", "busybox:test", "true")
+    before = exact_listing(tool.root)
+    done = tool("adopt", "--name", "taken", orphan)
+    assert (done.returncode, "is already in use" in done.stderr) == (1, True)
+    assert exact_listing(tool.root) == before
+    assert "nothing to undo" in tool("undo").stderr
+    tool.good("adopt", orphan)

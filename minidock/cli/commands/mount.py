@@ -35,4 +35,4 @@ def handle(options: dict[str, Any]) -> int:
 
 
 def _document(view: View) -> dict[str, str]:
-    return {"Kind": view.kind, "Id": view.identity, "Directory": view.target}
+    return {"Kind": view.kind, "Id": view.identity, "Directory": view.target, "Root": view.root_path}
