@@ -15,7 +15,7 @@ from minidock.ids import is_hex64
 from minidock.store.catalogue import LAYERDB, MOUNTS
 from minidock.store.inspection import LINKS, STAGES, Inspection
 from minidock.store.steps import MoveAway, Plan
-from minidock.store.transaction import read_table
+from minidock.store.transaction import read_table, unescape
 from minidock.store.trash import allocated_bytes
 
 TYPE_CHECKING = False
@@ -61,6 +61,15 @@ class LiveMounts:
     def has(self, *names: str) -> bool:
         """Whether one of these names, long enough to be nobody else's, stands in any mount's line."""
         return any(name and name in self._text for name in names)
+
+    def point_of(self, *names: str) -> str:
+        """Where one of these names is mounted, "" for nowhere."""
+        for name in names:
+            place = self._text.find(name) if name else -1
+            if place >= 0:
+                line = self._text[self._text.rfind("\n", 0, place) + 1 :]
+                return unescape(line.split(" ", 5)[4])
+        return ""
 
 
 class _Collector:
@@ -138,10 +147,10 @@ class _Collector:
         return found
 
     def _may_go(self, cache_id: str) -> bool:
-        if self._mounts.has(cache_id, *self._names.get(cache_id, ())):
-            self._remark(f"{DRIVER}/{cache_id}", "nothing in the root needs it, but somebody has it mounted")
-            return False
-        return True
+        point = self._mounts.point_of(cache_id, *self._names.get(cache_id, ()))
+        if point:
+            self._remark(f"{DRIVER}/{cache_id}", f"nothing in the root needs it, but it is mounted at {point}")
+        return not point
 
     def _directory(self, cache_id: str, why: str) -> None:
         proof = (

@@ -19,20 +19,16 @@ SOURCE = "minidock:"
 class View:
     """One mounted view.
 
-    Shape: kind: `image`, `container` or `layer`; identity: its ID; target: where; root_path: the data root's; link_ids:
-           the short names of its layers, none for a running container's
+    Shape: kind: `image`, `container` or `layer`; identity: its ID; target: where; root_path: the data root's
     """
 
-    __slots__ = ("identity", "kind", "link_ids", "root_path", "target")
+    __slots__ = ("identity", "kind", "root_path", "target")
 
-    def __init__(
-        self, kind: str, identity: str, target: str, root_path: str, link_ids: frozenset[str] = frozenset()
-    ) -> None:
+    def __init__(self, kind: str, identity: str, target: str, root_path: str) -> None:
         self.kind = kind
         self.identity = identity
         self.target = target
         self.root_path = root_path
-        self.link_ids = link_ids
 
 
 def source_of(kind: str, identity: str, root_path: str) -> str:
@@ -56,17 +52,12 @@ def views(root_path: str = "", mount_ids: dict[str, str] | None = None) -> list[
         if source.startswith(SOURCE):
             kind, _, rest = unescape(source[len(SOURCE) :]).partition(":")
             identity, _, path = rest.partition(":/")
-            found.append(View(kind, identity, target, f"/{path}", _link_ids(options)))
+            found.append(View(kind, identity, target, f"/{path}"))
         elif mount_ids and "ro" in fields[5].split(","):
             upper = options.partition("upperdir=")[2].partition("/diff")[0].rpartition("/")[2]
             if upper in mount_ids:
                 found.append(View("container", mount_ids[upper], target, root_path))
     return found
-
-
-def _link_ids(options: str) -> frozenset[str]:
-    lowers = options.partition("lowerdir=")[2].partition(",")[0].split(":")
-    return frozenset(lower[2:] for lower in lowers if lower.startswith("l/"))
 
 
 def unmount_view(view: View) -> None:

@@ -33,7 +33,8 @@ def mount(root: DataRoot, name: str, directory: str = "") -> View:
 
     Shape:   name: a container, an image, or a layer by its chain ID or its directory's name, or the beginning of one;
              directory: where, "" for one made below /run/minidock; the data root may be opened for reading only
-    Returns: the View; neither the mount nor reading through it moves a time of the root; umount takes it away, as does the removal of its container
+    Returns: the View; umount takes it away, as does the removal of its container. Neither the mount nor reading through
+             it moves a time of the root
     Raises:  NotFound, StoreCorrupt for a damaged stack, UsageError for what is no directory, SyscallError
     """
     target = ""
@@ -119,7 +120,7 @@ def views(root: DataRoot) -> list[View]:
     """The views that are mounted now, of this root's containers and of all images and layers."""
     with Evidence.open(root.path) as evidence:
         catalogue = Catalogue(evidence)
-        mount_ids = {catalogue.mount(container_id).mount_id: container_id for container_id in catalogue.container_ids()}
+        mount_ids: dict[str, str] = {catalogue.mount(name).mount_id: name for name in catalogue.container_ids()}
     mount_ids.pop("", None)
     return mounted.views(root.path, mount_ids)
 

@@ -9,7 +9,7 @@ from minidock.errors import MinidockError, StoreBusy
 from minidock.store.lock import refuse_under_engine
 from minidock.verbs.ps import tree_size
 from minidock.verbs.rm import rm
-from minidock.verbs.rmi import rmi
+from minidock.verbs.rmi import ImageMounted, rmi
 from minidock.verbs.volume import has_labels, prune_volumes
 
 TYPE_CHECKING = False
@@ -40,15 +40,16 @@ class PruneFilter:
 
 
 class Pruned:
-    """What went. Shape: images: as rmi tells it; reclaimed_bytes: of all together"""
+    """What went. Shape: images: as rmi tells it; reclaimed_bytes: of all together; viewed: why images stayed mounted"""
 
-    __slots__ = ("containers", "images", "networks", "reclaimed_bytes", "volumes")
+    __slots__ = ("containers", "images", "networks", "reclaimed_bytes", "viewed", "volumes")
 
     def __init__(self) -> None:
         self.containers: list[str] = []
         self.networks: list[str] = []
         self.volumes: list[str] = []
         self.images: list[Record] = []
+        self.viewed: list[str] = []
         self.reclaimed_bytes = 0
 
 
@@ -89,6 +90,8 @@ def prune_images(root: DataRoot, chosen: PruneFilter, *, all: bool = False, prun
                 rmi(root, [name], records=records)
             except StoreBusy:
                 raise
+            except ImageMounted as error:
+                pruned.viewed.append(str(error))
             except MinidockError:
                 # In use, or needed by another image.
                 continue

@@ -9,11 +9,13 @@ from __future__ import annotations
 from minidock.errors import ImageInUse, MinidockError, NoSuchImage
 from minidock.formats.reference import parse_reference
 from minidock.store.references import canonical_key
+from minidock.store.transaction import read_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from minidock.formats.reference import Reference
     from minidock.ids import ImageID
     from minidock.store.containers import Container
     from minidock.store.imagedb import Image
@@ -77,6 +79,7 @@ class _Removal:
             raise NoSuchImage(f"No such image: {name}", hint=error.hint) from None
         if image.chain_id is not None:
             self.root.layers.refuse_mounted(image.chain_id)
+            self._refuse_viewed(image, name)
         self._mark(image)
         if _is_id_prefix(image.image_id, name):
             references = self.root.references.of_image(image.image_id)
@@ -98,6 +101,25 @@ class _Removal:
             self.stage.mark("image", image_id.hex)
             image_id = parents.get(image_id)
 
+    def _refuse_viewed(self, image: Image, name: str) -> None:
+        """Raise for a view that `mount` made of this image, or of a layer that would go with it."""
+        if b" minidock:" not in read_table("/proc/self/mountinfo"):
+            return
+        if not _is_id_prefix(image.image_id, name):
+            references = self.root.references.of_image(image.image_id)
+            if _left_without(references, parse_reference(name)):
+                return
+        from minidock.store.views import views
+
+        chain_ids: set[str] = set(image.config.chain_ids)
+        for other in self.root.images.all():
+            if other.image_id != image.image_id:
+                chain_ids.difference_update(other.config.chain_ids)
+        for view in views():
+            # A container's views go when it is removed, and it keeps its layers until then.
+            if view.root_path == self.root.path and view.identity in (image.image_id, *chain_ids):
+                raise ImageMounted(image.image_id, view.target)
+
     def _untag_by_name(self, image: Image, name: str) -> bool:
         """Take the name off; True when the image is left without any."""
         references = self.root.references.of_image(image.image_id)
@@ -108,13 +130,9 @@ class _Removal:
                     f"{container.id[:12]} is using its referenced image {image.image_id.hex[:12]}"
                 )
         parsed = parse_reference(name)
+        left = _left_without(references, parsed)
         self._untag([parsed.store_key])
-        left = self.root.references.of_image(image.image_id)
-        own = [reference for reference in left if _repository(reference) == parsed.familiar_name]
-        if parsed.digest is None and all("@" in reference for reference in own):
-            # Digests of a repository whose last tag went mean nothing any more.
-            self._untag(own)
-            left = [reference for reference in left if reference not in own]
+        self._untag([reference for reference in references if reference not in (parsed.store_key, *left)])
         return not left
 
     def _untag(self, references: list[str]) -> None:
@@ -178,12 +196,30 @@ class _Conflict(ImageInUse):
         self.used = used
 
 
+class ImageMounted(_Conflict):
+    """A view of the image is mounted, which no engine knows of."""
+
+    def __init__(self, image_id: ImageID, target: str) -> None:
+        super().__init__(image_id, f"image is mounted at {target}", hard=True)
+        self.hint = f"minidock umount {target}"
+
+
 def _is_id_prefix(image_id: ImageID, name: str) -> bool:
     return image_id.startswith(name) or image_id.hex.startswith(name)
 
 
 def _repository(reference: str) -> str:
     return reference.partition("@")[0] if "@" in reference else reference.rpartition(":")[0]
+
+
+def _left_without(references: list[str], parsed: Reference) -> list[str]:
+    """What an image's names are once one is taken off."""
+    left = [reference for reference in references if reference != parsed.store_key]
+    own = [reference for reference in left if _repository(reference) == parsed.familiar_name]
+    if parsed.digest is None and all("@" in reference for reference in own):
+        # Digests of a repository whose last tag went mean nothing any more.
+        left = [reference for reference in left if reference not in own]
+    return left
 
 
 def _is_single_reference(references: list[str]) -> bool:

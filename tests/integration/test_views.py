@@ -15,7 +15,9 @@ import pytest
 from minidock.store.root import DataRoot
 from minidock.verbs.pull_tar import pull_tar
 from tests import builders
+from tests.integration.looker import Looker
 from tests.integration.tool import Tool, command, wait_until
+from tests.seen_roots import age, images, stamps
 
 LOWER = builders.layer_tar(
     builders.directory(b"data"),
@@ -33,11 +35,11 @@ SINGLE = builders.layer_tar(builders.tar_member(b"alone", b"alone\n"), builders.
 
 
 @pytest.fixture
-def views(tool: Tool, session_scratch: Path) -> Iterator[Tool]:
+def views(tool: Tool) -> Iterator[Tool]:
     """A root with pair:1 of two layers and single:1 of one; no view may be left."""
     specs = [builders.ImageSpec([LOWER, UPPER], tags=["pair:1"]), builders.ImageSpec([SINGLE], tags=["single:1"])]
     with DataRoot.open(str(tool.root)) as root:
-        pull_tar(root, str(builders.docker_archive(session_scratch / "views.tar", *specs)))
+        pull_tar(root, str(builders.docker_archive(tool.root.parent / "pair.tar", *specs)))
     yield tool
     left = json.loads(tool.good("mount", "--json"))
     for view in left:
@@ -195,6 +197,108 @@ def test_reading_an_image_leaves_no_access_time(views: Tool) -> None:
     views.good("cp", "pair:1:/data", out)
     views.good("export", "-o", out / "tar", "single:1")
     assert [os.lstat(path) for path in paths] == before
+
+
+def read_all(directory: Path) -> int:
+    """Read everything that a view shows: each listing, file, link, attribute; how many there were."""
+    count = 0
+    for where, directories, files in os.walk(directory):
+        for name in (*directories, *files):
+            path = Path(where, name)
+            if path.is_symlink():
+                path.readlink()
+            elif path.is_file():
+                assert path.read_bytes() is not None
+            for key in os.listxattr(path, follow_symlinks=False):
+                os.getxattr(path, key, follow_symlinks=False)
+            count += 1
+    return count
+
+
+@pytest.mark.parametrize("option", ["relatime", "strictatime"])
+@pytest.mark.parametrize("kind", ["ext4", "tmpfs"])
+def test_a_view_and_reading_through_it_leave_no_access_time(
+    kind: str, option: str, scratch: Path, busybox_layer: bytes
+) -> None:
+    """On a file system that can be written to, and with all times so old that any access would move them."""
+    disk = scratch / "disk"
+    disk.mkdir()
+    if kind == "ext4":
+        with open(scratch / "image", "wb") as image:
+            image.truncate(64 << 20)
+        builders.run_command("mkfs.ext4", "-q", "-F", scratch / "image")
+        builders.run_command("mount", "-o", f"loop,{option}", scratch / "image", disk)
+    else:
+        builders.run_command("mount", "-t", "tmpfs", "-o", option, "tmpfs", disk)
+    root, view = disk / "root", scratch / "view"
+    view.mkdir()
+    look = Looker(root)
+    try:
+        look.good("pull-tar", "-q", builders.docker_archive(scratch / "seen.tar", *images(busybox_layer)))
+        look.good("create", "--name", "box", "--network", "none", "seen:1", "true")
+        layer = look.document("explain", "seen:1")["layers"][1]["chain_id"]
+        age(root)
+        before = stamps(root)
+        for name in ("seen:1", "seen:2", "other:1", "box", layer):
+            look.good("mount", name, view)
+            assert read_all(view) >= 6
+            assert str(view) in look.good("mount")
+            look.good("umount", view)
+        assert stamps(root) == before
+        # The test can fail: a look by another way moves times.
+        read_all(root / "overlay2")
+        assert stamps(root) != before
+    finally:
+        builders.run_command("umount", "-R", disk)
+
+
+def test_what_is_mounted_is_not_removed(views: Tool) -> None:
+    """Neither by rmi, forced or not, nor by a prune; and the reason names the place."""
+    target = views.root.parent / "a view"
+    target.mkdir()
+    views.good("tag", "pair:1", "pair:2")
+    image_id = json.loads(views.good("inspect", "pair:1"))[0]["Id"]
+    layer = views.good("explain", "--json", "pair:1")
+    for name in ("pair:1", json.loads(layer)["layers"][0]["chain_id"]):
+        views.good("mount", name, target)
+        views.good("rmi", "pair:2")
+        for words in ((image_id,), ("-f", image_id[7:19]), ("pair:1",), ("-f", "pair:1")):
+            done = views("rmi", *words)
+            assert (done.returncode, done.stdout) == (1, ""), words
+            assert done.stderr.endswith(
+                f"conflict: unable to delete {image_id[7:19]} (cannot be forced) - image is mounted at {target} "
+                f"(minidock umount {target})\n"
+            )
+            assert len(done.stderr.splitlines()) == 1
+        done = views("image", "prune", "-a", "-f")
+        assert f"image is mounted at {target}" in done.stderr and len(done.stderr.splitlines()) == 1
+        assert image_id not in done.stdout
+        assert "one" in names_in(target / "data")
+        # What goes elsewhere does not matter: another image, another root.
+        with DataRoot.open(str(views.root.parent / "other")) as root:
+            pull_tar(root, str(views.root.parent / "pair.tar"))
+        views.good("--root", views.root.parent / "other", "rmi", "pair:1")
+        views.good("umount", target)
+        views.good("tag", "pair:1", "pair:2")
+    views.good("rmi", "pair:1", "pair:2")
+    assert views("inspect", image_id).returncode == 1
+
+
+def test_gc_names_the_place_of_a_view(views: Tool) -> None:
+    """A layer of no image stays as long as it is looked at."""
+    image = json.loads(views.good("inspect", "pair:1"))[0]
+    name = image["Id"][7:]
+    (views.root / "image/overlay2/imagedb/content/sha256" / name).unlink()
+    references = views.root / "image/overlay2/repositories.json"
+    document = json.loads(references.read_text())
+    del document["Repositories"]["pair"]
+    references.write_text(json.dumps(document))
+    planned = json.loads(views.good("gc", "--plan", "--json"))["Steps"]
+    made = Path(views.good("mount", image["RootFS"]["Layers"][0][7:19]))
+    plan = json.loads(views.good("gc", "--plan", "--json"))
+    views.good("umount", made)
+    assert any(f"it is mounted at {made}" in line for line in plan["Remarks"])
+    assert len(plan["Steps"]) < len(planned)
 
 
 def test_views_are_found_among_many_mounts(views: Tool) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from minidock.cli.failures import check_filters
-from minidock.cli.output import write, write_line
+from minidock.cli.output import write, write_error, write_line
 from minidock.cli.session import open_root
 from minidock.cli.times import human_size
 from minidock.errors import UsageError
@@ -120,5 +120,7 @@ def _show(pruned: Pruned, *, has_size: bool) -> None:
             for line in lines:
                 write_line(line)
             write("\n")
+    for line in pruned.viewed:
+        write_error(f"WARNING: {line}")
     if has_size:
         write_line(f"Total reclaimed space: {human_size(pruned.reclaimed_bytes, 4)}")
