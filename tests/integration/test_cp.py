@@ -129,7 +129,7 @@ def test_streams(box: Tool, host: Path) -> None:
         ("{host}/none", "box:/", "lstat {host}/none: no such file or directory"),
         ("box:/nope", "{host}/x", "No such container:path: box:/nope"),
         ("box:/dir", "{host}/one", "cannot copy directory"),
-        ("box:/file", "{host}/no/x", 'invalid output path: directory "{host}/no/" does not exist'),
+        ("box:/file", "{host}/no/x", 'invalid output path: directory "{host}/no" does not exist'),
         ("box:/file/", "{host}/x", "Not a directory"),
         ("nosuch:/x", ".", "No such container: nosuch"),
         ("a", "b", "must specify at least one container source"),
