@@ -61,7 +61,7 @@ CgroupParent = Annotated[
     str | None, typer.Option("--cgroup-parent", metavar="PATH", help="Control group to put the container's below")
 ]
 Cgroupns = Annotated[
-    str | None, typer.Option("--cgroupns", metavar="MODE", help="'private': a cgroup namespace of its own, as always")
+    str | None, typer.Option("--cgroupns", metavar="MODE", help="Cgroup namespace: 'private' (default) or 'host'")
 ]
 DeviceCgroupRule = Annotated[
     list[str] | None,

@@ -48,6 +48,7 @@ from minidock.runtime.spec import BindMount, ContainerSpec, ExecSpec, TmpfsMount
 from minidock.runtime.surroundings import (
     EnterCgroupNamespace,
     EnterCgroups,
+    LeaveCgroupNamespace,
     MaskPath,
     RaiseLoopback,
     ReadOnlyPath,
@@ -139,7 +140,11 @@ def build_plan(
     taken = {_clean(each.target) for each in user_mounts}
     overlay = MountOverlay(spec.overlay_path, spec.mount_id, spec.lowers)
     plan: list[Operation] = [EnterCgroups(group)] if group is not None else []
-    if remapped is None:
+    mounted = hierarchies() if mounted is None else mounted
+    is_shared = spec.shares_cgroup_namespace and remapped is None
+    # As runc has it: in the host's namespace v1 hierarchies show the container's groups only, v2's shows all.
+    is_visited = is_shared and not all(each.is_v2 for each in mounted)
+    if remapped is None and (is_visited or not is_shared):
         plan.append(EnterCgroupNamespace())
     if spec.isolation is not None:
         plan += spec.isolation.start_operations()
@@ -168,7 +173,9 @@ def build_plan(
         # Only a user namespace's own cgroup namespace lets its root mount the hierarchies.
         plan.append(EnterCgroupNamespace())
     if not taken & {"/sys", "/sys/fs/cgroup"}:
-        plan += _cgroups(hierarchies() if mounted is None else mounted, spec.privileged)
+        plan += _cgroups(mounted, spec.privileged)
+    if is_visited:
+        plan.append(LeaveCgroupNamespace())
     plan += [_user_operation(each) for each in user_mounts]
     if spec.tty and "/dev" not in taken:
         plan.append(OpenConsole())

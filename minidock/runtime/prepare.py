@@ -78,6 +78,7 @@ def container_spec(container: Container) -> ContainerSpec:
         tty=config.is_tty,
         shm_size_bytes=config.host_number("ShmSize", 64 << 20),
         cgroup_parent=config.host_text("CgroupParent"),
+        shares_cgroup_namespace=config.host_text("CgroupnsMode") == "host",
         limits=_limits(config.host),
         isolation=_isolation(_with_domain(config), container.name, container.root.containers),
         **_confinement(container),

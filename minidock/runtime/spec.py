@@ -96,6 +96,7 @@ class ContainerSpec:
         "privileged",
         "read_only",
         "seccomp_filter",
+        "shares_cgroup_namespace",
         "shm_size_bytes",
         "tmpfs",
         "tty",
@@ -127,6 +128,7 @@ class ContainerSpec:
         tty: bool = False,
         shm_size_bytes: int = DEFAULT_SHM_BYTES,
         cgroup_parent: str = "",
+        shares_cgroup_namespace: bool = False,
         no_new_privileges: bool = False,
         seccomp_filter: bytes = b"",
         apparmor: str = "",
@@ -156,6 +158,7 @@ class ContainerSpec:
         self.tty = tty
         self.shm_size_bytes = shm_size_bytes
         self.cgroup_parent = cgroup_parent
+        self.shares_cgroup_namespace = shares_cgroup_namespace
         self.no_new_privileges = no_new_privileges
         self.seccomp_filter = seccomp_filter
         self.apparmor = apparmor

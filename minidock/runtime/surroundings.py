@@ -17,7 +17,7 @@ from minidock.linux.mount import (
     mount,
     shell_word,
 )
-from minidock.linux.namespaces import CLONE_NEWCGROUP, raise_loopback, unshare
+from minidock.linux.namespaces import CLONE_NEWCGROUP, raise_loopback, set_namespaces, unshare
 from minidock.linux.paths import open_in_root
 from minidock.linux.process import set_hostname
 from minidock.runtime.operation import (
@@ -71,6 +71,33 @@ class EnterCgroupNamespace(Operation):
             # a kernel built without cgroups
             if error.errno != errno.EINVAL:
                 raise
+
+
+class LeaveCgroupNamespace(Operation):
+    """Go back into the host's cgroup namespace: what was mounted meanwhile goes on showing this process's groups only.
+
+    Source: cgroup_namespaces(7)
+    """
+
+    __slots__ = ("handle",)
+    kind = "clone"
+
+    def __init__(self) -> None:
+        self.handle = -1
+
+    def describe(self) -> str:
+        return "# setns(CLONE_NEWCGROUP): back in the host's"
+
+    def prepare(self) -> None:
+        self.handle = os.open("/proc/self/ns/cgroup", os.O_RDONLY | os.O_CLOEXEC)
+
+    def forget(self) -> None:
+        if self.handle >= 0:
+            os.close(self.handle)
+            self.handle = -1
+
+    def execute(self, setup: Setup) -> None:
+        set_namespaces(self.handle, CLONE_NEWCGROUP)
 
 
 class ResolveUser(Operation):

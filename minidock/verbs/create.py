@@ -320,14 +320,14 @@ def _host_document(options: CreateOptions, mounts: _Mounts, network: str, isolat
         shm_size_bytes=options.shm_size,
         cgroup_parent="",
         volumes_from=options.volumes_from,
-        cgroup_namespace="private" if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else "host",
+        cgroup_namespace="private",
     )
     document.update(options.limits)
     document.update(isolated)
     if options.rare:
         from minidock.verbs.hostoptions import host_options
 
-        document.update(host_options(options.rare))
+        document.update(host_options(options.rare, document.get("UsernsMode") or ""))
     if options.restart not in ("", "no") or options.log_driver or options.log_opts:
         from minidock.verbs.lifeoptions import set_life
 

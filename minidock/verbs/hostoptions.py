@@ -17,17 +17,17 @@ WORDS = (
 )  # fmt: skip
 
 
-def host_options(words: Mapping[str, Any]) -> dict[str, Any]:
+def host_options(words: Mapping[str, Any], user_mode: str) -> dict[str, Any]:
     """The fields for what was asked.
 
-    Shape:  words: those of WORDS that are given, texts or lists of texts
+    Shape:  words: those of WORDS that are given, texts or lists of texts; user_mode: as --userns says
     Raises: UsageError, in docker's words where it refuses the same
     """
     fields: dict[str, Any] = {}
     if parent := words.get("cgroup_parent"):
         fields["CgroupParent"] = _parent(parent)
     if mode := words.get("cgroupns"):
-        fields["CgroupnsMode"] = _cgroup_namespace(mode)
+        fields["CgroupnsMode"] = _cgroup_namespace(mode, user_mode)
     if rules := words.get("device_cgroup_rule"):
         from minidock.runtime.devices import device_rule
 
@@ -63,14 +63,12 @@ def _parent(text: str) -> str:
     return text
 
 
-def _cgroup_namespace(mode: str) -> str:
-    if mode == "host":
-        raise UsageError(
-            "--cgroupns host is not there: every container has a cgroup namespace of its own",
-            hint="--cgroupns private is what it gets",
-        )
-    if mode != "private":
+def _cgroup_namespace(mode: str, user_mode: str) -> str:
+    if mode not in ("host", "private"):
         raise InvalidOption("--cgroupns: invalid CGROUP mode")
+    if mode == "host" and user_mode not in ("", "host"):
+        # Its root may mount no hierarchy that belongs to another namespace.
+        raise UsageError("cannot share the host's cgroup namespace when user namespaces are enabled")
     return mode
 
 

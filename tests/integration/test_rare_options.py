@@ -63,11 +63,29 @@ def test_a_parent_group(tool: Tool) -> None:
             path.rmdir()
 
 
+def test_the_cgroup_namespace(tool: Tool) -> None:
+    """Its own unless the host's is asked for; in the host's it sees where it is, and on v1 no more."""
+    for mode, words in (("private", ()), ("private", ("--cgroupns", "private")), ("host", ("--cgroupns", "host"))):
+        tool.good("run", "-d", "--name", "cc", *words, *QUIET, "sleep", "1000")
+        found = tool.inspect("cc")
+        assert found["HostConfig"]["CgroupnsMode"] == mode
+        inside = tool.good("exec", "cc", "cat", "/proc/self/cgroup", "/proc/1/cgroup")
+        assert (f"/minidock/{found['Id']}" in inside) == (mode == "host")
+        outside = Path("/proc/self/ns/cgroup").readlink()
+        assert (Path(f"/proc/{found['State']['Pid']}/ns/cgroup").readlink() == outside) == (mode == "host")
+        # On v1 each hierarchy shows the container's own group; v2 has one, which shows all of it.
+        if Path("/sys/fs/cgroup/pids").is_dir():
+            shown = tool("exec", "cc", "ls", "-d", "/sys/fs/cgroup/pids/minidock", "/sys/fs/cgroup/pids/tasks").stdout
+            assert shown == "/sys/fs/cgroup/pids/tasks\n"
+        tool.good("rm", "-f", "cc")
+
+
 @pytest.mark.parametrize(
     "line",
     [
         "--cgroup-parent ../up",
-        "--cgroupns host",
+        "--cgroupns host --userns remap",
+        "--cgroupns container:x",
         "--gpus all",
         "--link a:b",
         "--storage-opt size=1g",

@@ -76,3 +76,19 @@ def test_side_by_side(both: Both, scratch: Path) -> None:
             differing.append(f"{' '.join(words)}:\n docker: {sorted(left)}\n minidock: {sorted(right)}")
         assert len(theirs) > 60, theirs
     assert not differing, "\n".join(differing)
+
+
+CGROUPS = "cat /proc/self/cgroup; grep cgroup /proc/self/mountinfo | cut -d' ' -f4-; ls /sys/fs/cgroup/*"
+
+
+def test_cgroup_namespaces(both: Both) -> None:
+    """docker's default on cgroup v1 is the host's, ours always one of its own; asked for, each is the same for both."""
+    for mode in ("host", "private"):
+        words = ("run", "--rm", "--network", "none", "--cgroupns", mode, BOX, "sh", "-c", CGROUPS)
+        theirs, ours = both(*words)
+        # The source of a mount is a name without a meaning.
+        plain = [
+            re.sub("/(docker|minidock)/[0-9a-f]{64}|(?<=cgroup )[^ ]+(?= rw)", "GROUP", text) for text in (theirs, ours)
+        ]
+        assert plain[0] == plain[1]
+        assert ("/minidock/" in ours) == (mode == "host")
