@@ -16,6 +16,13 @@ _SIGNED_64 = 1 << 63
 
 def parse_number(field: bytes) -> int:
     """A header's number: octal text, or base 256 where the first bit is set. Raises BadArchive."""
+    digits = field[:-1]
+    if digits.isdigit() and not field[-1]:
+        # As nearly all are written; what is not octal is told below.
+        try:
+            return int(digits, 8)
+        except ValueError:
+            pass
     if field[0] & 0x80:
         value = int.from_bytes(field, "big")
         bits = 8 * len(field)

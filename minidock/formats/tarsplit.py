@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _SEGMENT_BYTES = 48 * 1024
-_FLUSH_LINES = 512
+_FLUSH_LINES = 128
 _MAX_LINE_BYTES = 64 << 20
 _READ_BYTES = 1 << 20
 # Names of these alone stand in JSON as they are.

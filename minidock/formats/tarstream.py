@@ -58,8 +58,11 @@ _WITHOUT_DATA = frozenset((LINK, SYMLINK, CHARACTER, BLOCK_DEVICE, DIRECTORY, FI
 
 # Types whose header says it all, unless an extended header came before.
 _SIMPLE = frozenset((REGULAR, LINK, SYMLINK, DIRECTORY, FIFO))
-# name mode uid gid size mtime checksum type linkname magic+version prefix; user, group and device numbers skipped
-_HEADER = Struct("100s8s8s8s12s12s8sc100s8s80x155s12x")
+# name mode uid gid size mtime checksum type; what most headers leave empty is looked at where it stands
+_HEADER = Struct("100s8s8s8s12s12s8sc")
+_LINKNAME = slice(157, 257)
+_MAGIC = slice(257, 265)
+_PREFIX = slice(345, 500)
 
 
 def clean_name(name: bytes) -> bytes:
@@ -147,23 +150,30 @@ class TarReader:
 
     After the iteration `reader.position` is behind the end blocks; what follows them belongs to nobody. Extended
     headers of one kind are capped at 1 MiB. Global headers are given as entries of type GLOBAL_PAX without data.
+
+    Shape: whole — the reader's stream from position 0, for one that is all in memory; then headers cost no call of it
     """
 
-    def __init__(self, reader: ByteReader) -> None:
+    def __init__(self, reader: ByteReader, whole: memoryview | None = None) -> None:
         self.reader = reader
+        self._whole = whole
         self._numbers = Numbers()
         self._sums = Sums()
         self._next_header = self._data_end = reader.position
 
     def __iter__(self) -> Iterator[TarEntry]:
         # The common entry's whole way is in this loop and _parse_header: calls are what such a reader spends.
-        reader, read = self.reader, self.reader.read
+        reader, whole = self.reader, self._whole
         while True:
             start = self._next_header
-            if reader.position != start:
-                self._skip_rest(start)
-                start = reader.position
-            block = bytes(read(BLOCK))
+            block = bytes(whole[start : start + BLOCK]) if whole is not None else b""
+            if len(block) == BLOCK:
+                reader.position = start + BLOCK
+            else:
+                if reader.position != start:
+                    self._skip_rest(start)
+                    start = reader.position
+                block = bytes(reader.read(BLOCK))
             if len(block) < BLOCK or block[0] == 0:
                 checked = self._check_end(block)
                 if checked is None:
@@ -200,7 +210,7 @@ class TarReader:
         return block
 
     def _parse_header(self, block: bytes, start: int) -> TarEntry:
-        name, mode, uid, gid, size, mtime, checksum, type, linkname, magic, prefix = _HEADER.unpack(block)
+        name, mode, uid, gid, size, mtime, checksum, type = _HEADER.unpack_from(block)
         if not block.isascii() or adler32(block) & 0xFFFF != self._sums[checksum]:
             check_sum(block, checksum)
         numbers = self._numbers
@@ -208,12 +218,12 @@ class TarReader:
             name = name[: name.index(0)]
         elif 0 in name:
             name = text_of(name)
-        linkname = text_of(linkname) if linkname[0] else b""
+        linkname = text_of(block[_LINKNAME]) if block[157] else b""
         size_bytes = numbers[size]
         if size_bytes < 0:
             raise BadArchive("tar: member with a negative size")
-        if prefix[0]:
-            name = self._join_prefix(block, magic, prefix, name)
+        if block[345]:
+            name = self._join_prefix(block, name)
         data_offset = self.reader.position
         entry = TarEntry(
             name,
@@ -282,7 +292,8 @@ class TarReader:
         entry.data_offset = self.reader.position
         self._next_header = data_start + (stored_bytes + 511 & -BLOCK)
 
-    def _join_prefix(self, block: bytes, magic: bytes, prefix: bytes, name: bytes) -> bytes:
+    def _join_prefix(self, block: bytes, name: bytes) -> bytes:
+        magic, prefix = block[_MAGIC], block[_PREFIX]
         if magic[:6] == b"ustar\0":
             prefix = text_of(prefix[:131] if block[508:] == b"tar\0" else prefix)
             return prefix + b"/" + name if prefix else name

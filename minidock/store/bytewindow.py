@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _WAIT_S = 1.0
+_KEPT_BYTES = 1 << 16
 
 
 class Poisoned(Exception):
@@ -83,8 +84,8 @@ class Pipeline:
 class ByteWindow:
     """A stream that one thread feeds and several read, each at its own pace.
 
-    A reader's position is looked at without its being told; so whoever has read and then waits for anything else
-    wakes the feeding thread first (Pipeline.condition.notify_all), or the window would look fuller than it is.
+    A reader's position is looked at without its being told; so whoever has read and then waits wakes the feeding
+    thread first (Pipeline.condition.notify_all), or the window would look fuller than it is.
     """
 
     def __init__(self, pipeline: Pipeline, limit_bytes: int) -> None:
@@ -94,13 +95,15 @@ class ByteWindow:
         self._fed_bytes = 0
         self.closed = False
 
-    def new_reader(self, before_wait: Callable[[], None] | None = None) -> WindowReader:
-        """A reader from the stream's start; all readers are made before the first feed.
+    def new_reader(self) -> WindowReader:
+        """A reader from the stream's start; all readers are made before the first feed."""
+        reader = WindowReader(self)
+        self._readers.append(reader)
+        return reader
 
-        Shape: before_wait() is called, without any lock, before the reader blocks: what the caller holds back from
-               another reader of this window has to be handed over there
-        """
-        reader = WindowReader(self, before_wait)
+    def new_keeping_reader(self, spill: Callable[[bytes], None]) -> KeepingReader:
+        """As new_reader; spill as in KeepingReader."""
+        reader = KeepingReader(self, spill)
         self._readers.append(reader)
         return reader
 
@@ -126,23 +129,16 @@ class ByteWindow:
 class WindowReader:
     """One reader of a ByteWindow (see formats/bytestream for what a reader is)."""
 
-    def __init__(self, window: ByteWindow, before_wait: Callable[[], None] | None) -> None:
+    def __init__(self, window: ByteWindow) -> None:
         self._window = window
-        self._before_wait = before_wait
         self.queue: deque[bytes] = deque()
         self.position = 0
         self._left = memoryview(b"")
-
-    def set_before_wait(self, before_wait: Callable[[], None]) -> None:
-        """Set the call before each wait, where it needs this reader itself."""
-        self._before_wait = before_wait
 
     def _next_chunk(self) -> bool:
         """Make the next chunk current; False at the end of the stream."""
         window = self._window
         condition = window.pipeline.condition
-        if not self.queue and not window.closed and self._before_wait is not None:
-            self._before_wait()
         with condition:
             condition.notify_all()
             while not self.queue:
@@ -176,3 +172,44 @@ class WindowReader:
             self.position += len(piece)
             size -= len(piece)
             yield piece
+
+
+class KeepingReader(WindowReader):
+    """Keeps what is read or passed over, but not what is taken in pieces, until it is asked for.
+
+    Shape: spill(data) is given what was kept when it becomes long, so that memory stays bounded
+    """
+
+    def __init__(self, window: ByteWindow, spill: Callable[[bytes], None]) -> None:
+        super().__init__(window)
+        self._spill = spill
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+
+    def read(self, size: int) -> bytes:
+        """Size bytes as one buffer, fewer only at the end; raises Poisoned."""
+        data = bytes(super().read(size))
+        self.keep(data)
+        return data
+
+    def skip(self, size: int) -> int:
+        """Pass over size bytes; returns how many there were."""
+        passed = 0
+        for piece in self.pieces(size):
+            self.keep(bytes(piece))
+            passed += len(piece)
+        return passed
+
+    def keep(self, data: bytes) -> None:
+        """Put data behind what is kept."""
+        self._kept.append(data)
+        self._kept_bytes += len(data)
+        if self._kept_bytes > _KEPT_BYTES:
+            self._spill(self.take())
+
+    def take(self) -> bytes:
+        """What was kept and not yet spilled."""
+        data = b"".join(self._kept)
+        self._kept.clear()
+        self._kept_bytes = 0
+        return data

@@ -1,11 +1,11 @@
 """One layer's unpacking, in a forked process that has made the layer's directory its root.
 
-    blob --> feed (inflate, blob digest) --> window --> hash       sha256 of the tar's bytes
-                                                   |--> writer     headers, files; the main thread
-                                                   '--> tar-split  CRC-64, headers' bytes, gzip
+    blob --> feed (inflate, blob digest) --> window --> hash    sha256 of the tar's bytes
+                                                   '--> writer  headers, files, tar-split; the main thread
 
-A plain blob is mapped and needs neither feed nor window: each reads it in place at its own pace. All imports and
-opens come before chroot(2); after it nothing is looked up by name but the layer's own files.
+A plain blob is mapped and needs neither feed nor window: each reads it in place at its own pace. tar-split has
+no thread of its own: nearly all its work holds Python's lock, and to hand it over took longer than to do it. All
+imports and opens come before chroot(2); after it nothing is looked up by name but the layer's own files.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections import deque
 
 from minidock.errors import BadArchive, DigestMismatch, MinidockError, SyscallError
 from minidock.formats.bytestream import BufferReader
@@ -32,68 +31,12 @@ if TYPE_CHECKING:
     from typing import Any
 
     from minidock.formats.bytestream import ByteReader
+    from minidock.store.bytewindow import KeepingReader
     from minidock.store.unpack import UnpackJob
 
-    # An event for the tar-split thread: so many raw bytes, then a member of this name and size (None: no member)
-    Event = tuple[int, bytes | None, int]
-
 WINDOW_BYTES = 6 << 20
-_BATCH_EVENTS = 256
-_MAX_BATCHES = 64
 _PROGRESS_BYTES = 4 << 20
 _EVERYTHING = 1 << 62
-
-
-class _Recorder:
-    """What the writer tells the tar-split thread, in batches, never held back while the writer waits."""
-
-    def __init__(self, pipeline: Pipeline, batch_events: int) -> None:
-        self._pipeline = pipeline
-        self._batch_events = batch_events
-        self._batch: list[Event] = []
-        self._batches: deque[list[Event]] = deque()
-        self.recorded = 0
-        self._closed = False
-
-    def add(self, until: int, name: bytes | None, size_bytes: int) -> None:
-        """Raw bytes up to a position of the stream, then a member with data of size_bytes."""
-        self._batch.append((until - self.recorded, name, size_bytes))
-        self.recorded = until + size_bytes
-        if len(self._batch) >= self._batch_events:
-            self.flush()
-
-    def flush(self) -> None:
-        """Hand over what there is."""
-        if not self._batch:
-            return
-        pipeline = self._pipeline
-        with pipeline.condition:
-            pipeline.condition.notify_all()
-            while len(self._batches) >= _MAX_BATCHES:
-                pipeline.wait()
-            self._batches.append(self._batch)
-            pipeline.condition.notify_all()
-        self._batch = []
-
-    def close(self) -> None:
-        """No more events: what is left of the stream belongs to no member."""
-        self.flush()
-        with self._pipeline.condition:
-            self._closed = True
-            self._pipeline.condition.notify_all()
-
-    def next_batch(self) -> list[Event] | None:
-        """The next batch, None after the last one; raises Poisoned."""
-        pipeline = self._pipeline
-        with pipeline.condition:
-            pipeline.condition.notify_all()
-            while not self._batches:
-                if self._closed:
-                    return None
-                pipeline.wait()
-            batch = self._batches.popleft()
-            pipeline.condition.notify_all()
-            return batch
 
 
 class _Plain:
@@ -118,7 +61,6 @@ class LayerUnpacker:
         *,
         window_bytes: int = WINDOW_BYTES,
         piece_bytes: int = PIECE_BYTES,
-        batch_events: int = _BATCH_EVENTS,
     ) -> None:
         from hashlib import sha256
 
@@ -127,7 +69,6 @@ class LayerUnpacker:
         self._trace = trace
         self._piece_bytes = piece_bytes
         self._pipeline = Pipeline()
-        self._recorder = _Recorder(self._pipeline, batch_events)
         self._tar_hash = sha256()
         self._blob_hash = sha256()
         self._tar_split = TarSplitWriter(job.tar_split_fd)
@@ -140,19 +81,23 @@ class LayerUnpacker:
         self._input_bytes = 0
         self._end = _EVERYTHING
         self._window: ByteWindow | None = None
-        view = self._map_blob() if self._compression == "none" else None
-        self._is_mapped = view is not None
-        if view is not None:
-            self._end = len(view)
-            self._readers: list[ByteReader] = [BufferReader(view) for _ in range(3)]
+        self._mapped = self._map_blob() if self._compression == "none" else None
+        self._keeper: KeepingReader | None = None
+        self._reader: ByteReader
+        self._hash_reader: ByteReader
+        if self._mapped is not None:
+            self._end = len(self._mapped)
+            self._reader, self._hash_reader = BufferReader(self._mapped), BufferReader(self._mapped)
         else:
             kind = self._compression
             self._stream = _Plain() if kind == "none" else Decompressor(kind, piece_bytes=piece_bytes)
             self._window = ByteWindow(self._pipeline, window_bytes)
-            readers = [self._window.new_reader() for _ in range(3)]
-            readers[0].set_before_wait(self._hand_over)
-            self._readers = list(readers)
-        self._reader = self._readers[0]
+            self._reader = self._keeper = self._window.new_keeping_reader(self._tar_split.segment)
+            self._hash_reader = self._window.new_reader()
+        # How far tar-split has come in a mapped tar; of the current member: whether its data become a file, their CRC.
+        self._recorded = 0
+        self._crc = 0
+        self._is_stored = False
         self._writer = LayerWriter(self._copy, job.time_ns)
 
     def _map_blob(self) -> memoryview | None:
@@ -181,7 +126,6 @@ class LayerUnpacker:
             if self._window is not None:
                 pipeline.start("decompressor", self._feed)
             pipeline.start("hash", self._hash)
-            pipeline.start("tar-split", self._write_tar_split)
             self._write()
             pipeline.join()
             return self._result()
@@ -213,76 +157,59 @@ class LayerUnpacker:
     # the hash thread
 
     def _hash(self) -> None:
-        update = self._tar_hash.update
-        for piece in self._readers[1].pieces(_EVERYTHING):
+        update, check = self._tar_hash.update, self._pipeline.check
+        for piece in self._hash_reader.pieces(_EVERYTHING):
             update(piece)
-            self._pipeline.check()
-
-    # the tar-split thread
-
-    def _write_tar_split(self) -> None:
-        reader, split = self._readers[2], self._tar_split
-        read, crc_of, member = reader.read, self._crc_of, split.member
-        while (batch := self._recorder.next_batch()) is not None:
-            for raw_bytes, name, size_bytes in batch:
-                if name is None or raw_bytes > PIECE_BYTES:
-                    for piece in reader.pieces(raw_bytes):
-                        split.segment(piece)
-                    raw = b""
-                else:
-                    raw = read(raw_bytes)
-                if name is None:
-                    continue
-                crc = 0
-                if size_bytes > PIECE_BYTES:
-                    for piece in reader.pieces(size_bytes):
-                        crc = crc_of(piece, crc)
-                elif size_bytes:
-                    crc = crc_of(read(size_bytes))
-                member(raw, name, size_bytes, crc)
-        for piece in reader.pieces(_EVERYTHING):
-            split.segment(piece)
-        split.close()
+            check()
 
     # the main thread
 
-    def _hand_over(self) -> None:
-        """Before the writer waits: let the tar-split reader come up to where the writer is."""
-        position = self._reader.position
-        if position > self._recorder.recorded:
-            self._recorder.add(position, None, 0)
-        self._recorder.flush()
-
     def _write(self) -> None:
-        reader, record, apply, end = self._reader, self._recorder.add, self._writer.apply, self._end
+        apply, member, end = self._writer.apply, self._tar_split.member, self._end
         next_report = _PROGRESS_BYTES
-        for entry in TarReader(reader):
+        for entry in TarReader(self._reader, self._mapped):
             path = clean_name(entry.name)
             start, data_bytes = entry.data_offset, entry.data_bytes
-            if not data_bytes:
-                record(start, entry.name, 0)
-            elif start + data_bytes > end:
+            if data_bytes and start + data_bytes > end:
                 raise BadArchive(f"truncated within {show_name(entry.name)}")
-            elif stores_data(entry, path):
-                record(start, entry.name, data_bytes)
-            else:
-                # The layer has no file of these bytes (sparse files, whiteouts with data): tar-split keeps them.
-                record(start, entry.name, 0)
-                record(start + data_bytes, None, 0)
             if self._trace is not None:
                 self._trace_entry(entry)
-            apply(entry, path)
+            raw = self._take_raw(start)
+            self._is_stored = data_bytes > 0 and stores_data(entry, path)
+            if self._is_stored:
+                apply(entry, path)
+                member(raw, entry.name, data_bytes, self._crc)
+                self._recorded += data_bytes
+            else:
+                # Data that are no file of the same bytes in the layer (sparse files, whiteouts with data) count as raw.
+                member(raw, entry.name, 0, 0)
+                apply(entry, path)
             if start >= next_report:
                 next_report = start + _PROGRESS_BYTES
                 self._pipeline.check()
                 self._tell_progress()
-        reader.skip(_EVERYTHING)
-        self._recorder.close()
+        self._end_tar_split()
         self._writer.finish()
         self._tell_progress()
 
+    def _take_raw(self, until: int) -> Any:
+        """The bytes of the stream since the last member's data."""
+        if self._keeper is not None:
+            return self._keeper.take()
+        assert self._mapped is not None
+        start, self._recorded = self._recorded, until
+        return self._mapped[start:until]
+
+    def _end_tar_split(self) -> None:
+        """What is left of the stream belongs to no member."""
+        split, reader = self._tar_split, self._reader
+        split.segment(self._take_raw(reader.position))
+        for piece in reader.pieces(_EVERYTHING):
+            split.segment(piece)
+        split.close()
+
     def _tell_progress(self) -> None:
-        self._report(self._reader.position if self._is_mapped else self._input_bytes)
+        self._report(self._input_bytes if self._mapped is None else self._reader.position)
 
     def _trace_entry(self, entry: TarEntry) -> None:
         assert self._trace is not None
@@ -295,33 +222,42 @@ class LayerUnpacker:
         A mapped blob's data are written out of the mapping, measured as cheap as sendfile(2) and cheaper for small
         files; the hash needs the pages mapped anyway.
         """
-        reader, left = self._reader, size_bytes
-        next_report = reader.position + _PROGRESS_BYTES
-        try:
-            # Most files are one piece, which needs no generator.
-            is_small = self._is_mapped and size_bytes <= PIECE_BYTES
-            for piece in (reader.read(size_bytes),) if is_small else reader.pieces(size_bytes):
-                left -= len(piece)
-                written = os.write(fd, piece)
-                while written < len(piece):
-                    written += os.write(fd, piece[written:])
-                if reader.position >= next_report:
-                    next_report += _PROGRESS_BYTES
-                    self._pipeline.check()
-                    self._tell_progress()
-        except OSError as error:
-            if error.errno != errno.EFAULT:
-                raise
-            raise BadArchive("truncated: its file was cut while it was read") from None
+        reader, crc_of = self._reader, self._crc_of
+        if self._mapped is not None and size_bytes <= PIECE_BYTES:
+            # Most files: one piece, at a known place.
+            data = reader.read(size_bytes)
+            left = size_bytes - len(data)
+            self._crc = crc_of(data)
+            _write_all(fd, data)
+        else:
+            left = self._copy_pieces(fd, size_bytes)
         if left:
             raise BadArchive("truncated within the data of a member")
+
+    def _copy_pieces(self, fd: int, size_bytes: int) -> int:
+        """As _copy, for what comes in parts or takes long; returns how many bytes were missing."""
+        reader, crc_of, keeper = self._reader, self._crc_of, None if self._is_stored else self._keeper
+        next_report = reader.position + _PROGRESS_BYTES
+        crc, left = 0, size_bytes
+        for piece in reader.pieces(size_bytes):
+            left -= len(piece)
+            crc = crc_of(piece, crc)
+            _write_all(fd, piece)
+            if keeper is not None:
+                keeper.keep(bytes(piece))
+            if reader.position >= next_report:
+                next_report += _PROGRESS_BYTES
+                self._pipeline.check()
+                self._tell_progress()
+        self._crc = crc
+        return left
 
     def _result(self) -> dict[str, Any]:
         job = self._job
         diff_id = "sha256:" + self._tar_hash.hexdigest()
         if job.blob.blob_digest is not None:
             # a mapped blob's bytes are the tar's
-            digest = diff_id if self._is_mapped else "sha256:" + self._blob_hash.hexdigest()
+            digest = diff_id if self._mapped is not None else "sha256:" + self._blob_hash.hexdigest()
             if digest != job.blob.blob_digest:
                 raise DigestMismatch("blob digest", expected=str(job.blob.blob_digest), actual=digest)
         if job.diff_id is not None and diff_id != job.diff_id:
@@ -329,10 +265,22 @@ class LayerUnpacker:
         return {
             "diff_id": diff_id,
             "size_bytes": self._writer.size_bytes,
-            "tar_bytes": self._readers[1].position,
+            "tar_bytes": self._hash_reader.position,
             "entries": self._writer.entries,
             "warnings": self._writer.warnings,
         }
+
+
+def _write_all(fd: int, data: Any) -> None:
+    """Write data; raises BadArchive if they lie in a mapped file that was cut, OSError."""
+    try:
+        written = os.write(fd, data)
+        while written < len(data):
+            written += os.write(fd, data[written:])
+    except OSError as error:
+        if error.errno != errno.EFAULT:
+            raise
+        raise BadArchive("truncated: its file was cut while it was read") from None
 
 
 def preload(compressions: set[str]) -> None:

@@ -73,16 +73,13 @@ def run_forked(work: Callable[[], None], *, seconds: int = 20) -> int:
     return os.waitpid(pid, 0)[1]
 
 
-@pytest.mark.parametrize("batch_events", [1, 1 << 30])
 @pytest.mark.parametrize(("window", "piece"), [(1, 1000), (600, 64), (1 << 16, 1 << 15)])
-def test_tiny_windows(scratch: Path, window: int, piece: int, batch_events: int) -> None:
-    """No window is too small, and no batch is held back while somebody waits for it: the alarm would tell."""
+def test_tiny_windows(scratch: Path, window: int, piece: int) -> None:
+    """No window is too small: the alarm would tell."""
     job = new_job(scratch / "layer", gzip.compress(SEVERAL), diff_id=builders.sha256(SEVERAL))
 
     def work() -> None:
-        unpacker = unpack_worker.LayerUnpacker(
-            job, lambda done: None, window_bytes=window, piece_bytes=piece, batch_events=batch_events
-        )
+        unpacker = unpack_worker.LayerUnpacker(job, lambda done: None, window_bytes=window, piece_bytes=piece)
         unpack_worker.enter_layer(job.diff_fd)
         unpacker.run()
 
@@ -105,7 +102,7 @@ def test_repeated_extended_headers_in_a_tiny_window(scratch: Path) -> None:
     close_job(job)
 
 
-@pytest.mark.parametrize("thread", ["_feed", "_hash", "_write_tar_split", "_write"])
+@pytest.mark.parametrize("thread", ["_feed", "_hash", "_write"])
 @pytest.mark.parametrize("compress", [lambda data: data, gzip.compress])
 def test_failing_thread_ends_the_layer(
     scratch: Path, monkeypatch: pytest.MonkeyPatch, thread: str, compress: Callable[[bytes], bytes]

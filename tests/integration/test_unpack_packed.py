@@ -23,6 +23,9 @@ SEVERAL = layer_tar(
     symlink(b"s", b"d"),
     layer_cases.sparse_1_0(b"sparse", 4 << 20, layer_cases.PARTS),
     tar_member(b".wh.gone", b"data"),
+    # More than is kept of what becomes no file: tar-split gets it in parts.
+    tar_member(b".wh.large", os.urandom(300_001)),
+    tar_member(b"last", b"x"),
 )
 
 
