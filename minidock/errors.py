@@ -24,6 +24,7 @@
     ├── StoreError                   125   the data root itself
     │   ├── StoreBusy
     │   ├── StoreCorrupt
+    │   ├── PartialUpper
     │   └── MaxDepthExceeded
     ├── SyscallError (also OSError)  125   the kernel said no
     └── CommandError                 126, 127, n, 128+signal
@@ -164,6 +165,10 @@ class StoreBusy(StoreError):
 
 class StoreCorrupt(StoreError):
     """A record of the data root is missing or malformed."""
+
+
+class PartialUpper(StoreError):
+    """An upper directory points into the layers below, so it does not tell by itself what changed."""
 
 
 class MaxDepthExceeded(StoreError):

@@ -392,22 +392,25 @@ class OverlayMount:
 
     __slots__ = ("data", "lowers", "mount_id", "overlay_path", "target")
 
-    def __init__(self, overlay_path: str, lowers: list[str], mount_id: str, target: str) -> None:
+    def __init__(
+        self, overlay_path: str, lowers: list[str], mount_id: str, target: str, *, follows: bool = False
+    ) -> None:
         if len(lowers) > MAX_LOWERS:
             raise MaxDepthExceeded(f"{len(lowers)} layers, more than the {MAX_LOWERS} that one overlay can have")
         self.overlay_path = overlay_path
         self.lowers = lowers
         self.mount_id = mount_id
         self.target = target
-        self.data = os.fsencode(self._options())
+        self.data = os.fsencode(self._options("follow" if follows else "off", "on" if follows else "off"))
 
-    def _options(self) -> str:
+    def _options(self, redirect: str, metacopy: str) -> str:
         """The option string: redirect_dir, metacopy and index off wherever the kernel knows them.
 
         With any of them on, the upper directory would no longer say by itself what changed, and a commit of it would
         lose files. Raises MaxDepthExceeded when it does not fit one page.
         """
-        words = [f"{name}=off" for name in ("index", "redirect_dir", "metacopy") if _has_parameter(name)]
+        settings = (("index", "off"), ("redirect_dir", redirect), ("metacopy", metacopy))
+        words = [f"{name}={value}" for name, value in settings if _has_parameter(name)]
         words.append("lowerdir=" + ":".join(self.lowers))
         if self.mount_id:
             words += [f"upperdir={self.mount_id}/diff", f"workdir={self.mount_id}/work"]

@@ -18,6 +18,8 @@ from minidock.store.upper import allow_more_descriptors, walk_upper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from minidock.store.upper import UpperEntry
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -27,14 +29,15 @@ _PRIVATE_XATTRS = ("trusted.overlay.", "user.overlay.")
 _NO_XATTRS = (errno.ENOTSUP, errno.EPERM, errno.ENODATA)
 
 
-def copy_tree(source_fd: int, target_fd: int) -> None:
+def copy_tree(source_fd: int, target_fd: int, chosen: Collection[bytes] | None = None) -> None:
     """Make target_fd, an empty directory, the same as source_fd: content, and the directory's own owner and mode.
 
+    Shape:  chosen: only these paths, and with each the directories above it; None for all
     Raises: SyscallError
     """
     allow_more_descriptors()
     try:
-        _TreeCopy(target_fd).copy(source_fd)
+        _TreeCopy(target_fd, chosen).copy(source_fd)
     except SyscallError:
         raise
     except OSError as error:
@@ -44,10 +47,11 @@ def copy_tree(source_fd: int, target_fd: int) -> None:
 class _TreeCopy:
     """One pass; times of directories are set when nothing more is made in them."""
 
-    __slots__ = ("_levels", "_links", "_target_fd")
+    __slots__ = ("_chosen", "_levels", "_links", "_target_fd")
 
-    def __init__(self, target_fd: int) -> None:
+    def __init__(self, target_fd: int, chosen: Collection[bytes] | None) -> None:
         self._target_fd = target_fd
+        self._chosen = chosen
         # For each open level: its directory, made here, and the status it will get.
         self._levels: list[tuple[int, os.stat_result]] = []
         self._links: dict[int, bytes] = {}
@@ -57,7 +61,8 @@ class _TreeCopy:
         try:
             for entry in walk_upper(source_fd):
                 self._leave(entry.depth)
-                self._copy_entry(entry, self._levels[-1][0] if self._levels else self._target_fd)
+                if self._chosen is None or entry.path in self._chosen:
+                    self._copy_entry(entry, self._levels[-1][0] if self._levels else self._target_fd)
         finally:
             self._leave(0)
         _copy_xattrs(source_fd, self._target_fd)

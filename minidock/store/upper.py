@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import stat
 
-from minidock.errors import StoreError, SyscallError
+from minidock.errors import PartialUpper, StoreError, SyscallError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,12 +99,12 @@ def _no_xattrs(error: OSError, path: bytes) -> list[str]:
 def check_whole(path: bytes, xattrs: list[str]) -> None:
     """Refuse an entry whose upper file is a mere pointer into a lower layer.
 
-    Raises: StoreError
+    Raises: PartialUpper
     Source: overlayfs.rst, "Redirecting directories" and "Metadata only copy up"
     """
     for name in _PARTIAL_XATTRS:
         if name in xattrs:
-            raise StoreError(
+            raise PartialUpper(
                 f"{os.fsdecode(path)!r} carries {name}: the container was mounted with redirect_dir or metacopy",
                 hint="its upper directory is no whole difference; copy the file inside the container and remove it",
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from minidock.constants import EMPTY_TAR_DIFF_ID, MAX_LAYERS
-from minidock.errors import Conflict, MaxDepthExceeded, StoreCorrupt, StoreError, UsageError
+from minidock.errors import Conflict, MaxDepthExceeded, PartialUpper, StoreCorrupt, StoreError, UsageError
 from minidock.formats.gojson import format_time, parse_time
 from minidock.formats.imageconfig import encode_config
 from minidock.formats.runconfig import RunConfig, order_run_config
@@ -115,7 +115,12 @@ def commit(
     with root.stage() as stage:
         staged = root.layers.stage_layer(stage)
         try:
-            written = _read_upper(root, source, staged, dialect, pause)
+            try:
+                written = _read_upper(root, source, staged, dialect, pause)
+            except PartialUpper:
+                staged.close()
+                staged = root.layers.stage_layer(stage)
+                written = _read_upper(root, source, staged, dialect, pause, whole=stage.new_path("whole"))
             return _publish(root, source, parent, staged, written, configs, dialect, name, author, message)
         finally:
             staged.close()
@@ -129,25 +134,31 @@ def _parse_target(reference: str | None) -> Reference | None:
     return parse_tag(reference)
 
 
-def _read_upper(root: DataRoot, source: Container, staged: StagedLayer, dialect: Dialect, pause: bool) -> WrittenLayer:
-    """Write the layer while the container stands still, or cannot be started."""
+def _read_upper(
+    root: DataRoot, source: Container, staged: StagedLayer, dialect: Dialect, pause: bool, *, whole: str = ""
+) -> WrittenLayer:
+    """Write the layer while the container stands still, or cannot be started; whole: where to make a whole upper."""
     while True:
         if not source.is_running():
             with source.lock():
                 if not source.is_running():
-                    return _write(root, source, staged, dialect)
+                    return _write(root, source, staged, dialect, whole)
         refuse_under_engine(root.path)
         if not pause:
-            return _write(root, source, staged, dialect)
+            return _write(root, source, staged, dialect, whole)
         from minidock.runtime.pause import Paused
 
         with Paused(source) as paused:
             if paused.is_still:
-                return _write(root, source, staged, dialect)
+                return _write(root, source, staged, dialect, whole)
 
 
-def _write(root: DataRoot, source: Container, staged: StagedLayer, dialect: Dialect) -> WrittenLayer:
-    upper = root.layers.diff_path(source.layer.mount_id)
+def _write(root: DataRoot, source: Container, staged: StagedLayer, dialect: Dialect, whole: str) -> WrittenLayer:
+    if whole:
+        from minidock.verbs.wholeupper import make_whole_upper
+
+        make_whole_upper(root, source, whole)
+    upper = whole or root.layers.diff_path(source.layer.mount_id)
     root.tell("read", f"{upper}: what the container changed")
     root.tell("write", f"{staged.path}/diff: the new layer, until it is whole")
     upper_fd = os.open(upper, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

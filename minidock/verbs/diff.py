@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import stat
 
-from minidock.errors import SyscallError
+from minidock.errors import PartialUpper, SyscallError
 from minidock.formats.tarwriter import is_whiteout
 from minidock.formats.whiteout import OPAQUE_XATTR
 from minidock.store.upper import CAPABILITY_XATTR, allow_more_descriptors, check_whole
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minidock.store.containers import Container
     from minidock.store.root import DataRoot
 
 _SECOND_NS = 1_000_000_000
@@ -41,9 +42,10 @@ def diff(root: DataRoot, container: str) -> list[Change]:
     """What the container changed; its init layer counts as part of what was there.
 
     Docker mounts both states and compares two whole trees. The same comes of the upper directory alone, looked up
-    in the layers below as overlayfs would; and where docker's order is that of a Go map, this one is sorted.
+    in the layers below as overlayfs would; and where docker's order is that of a Go map, this one is sorted. Only an
+    upper directory that does not tell all, as one left behind by redirect_dir=on, takes the long way here, too.
 
-    Raises: NoSuchContainer, StoreCorrupt, SyscallError; StoreError for a directory renamed under redirect_dir=on
+    Raises: NoSuchContainer, StoreCorrupt, SyscallError
     Source: moby pkg/archive/changes.go, FileInfo.addChanges and statDifferent
     """
     source = root.containers.get(container)
@@ -55,6 +57,8 @@ def diff(root: DataRoot, container: str) -> list[Change]:
             below.append(os.open(f"{root.overlay_path}/{name}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
         upper = os.open(root.layers.diff_path(source.layer.mount_id), _DIRECTORY_FLAGS)
         return _inside(upper, below, "", is_opaque=False)
+    except PartialUpper:
+        pass
     except SyscallError:
         raise
     except OSError as error:
@@ -63,6 +67,48 @@ def diff(root: DataRoot, container: str) -> list[Change]:
         for handle in (*below, upper):
             if handle >= 0:
                 os.close(handle)
+    merged, before = open_both(root, source)
+    try:
+        return tree_changes(merged, before)
+    finally:
+        os.close(merged)
+        os.close(before)
+
+
+def open_both(root: DataRoot, source: Container) -> tuple[int, int]:
+    """The whole tree of a container, and the one of the layers below it: descriptors, both the caller's to close.
+
+    Shape:  the container may run, and then stands still
+    Raises: StoreCorrupt, SyscallError
+    """
+    from minidock.runtime.merged import open_layers
+    from minidock.store.overlay2 import check_rw, read_link
+
+    layer = source.sound_layer()
+    check_rw(root, layer)
+    own = f"l/{read_link(root.overlay_path, layer.mount_id)}"
+    merged = open_layers(root.overlay_path, [own, *layer.lowers], follows=True, trace=root.trace)
+    try:
+        if len(layer.lowers) == 1:
+            return merged, os.open(f"{root.overlay_path}/{layer.lowers[0]}", _DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
+        return merged, open_layers(root.overlay_path, layer.lowers, trace=root.trace)
+    except BaseException:
+        os.close(merged)
+        raise
+
+
+def tree_changes(merged: int, before: int) -> list[Change]:
+    """What differs between two whole trees, a directory before its content.
+
+    Raises: SyscallError
+    Source: moby daemon/graphdriver/fsdiff.go, NaiveDiffDriver
+    """
+    try:
+        return _inside(merged, [before], "", is_opaque=True, is_whole=True)
+    except OSError as error:
+        if isinstance(error, SyscallError):
+            raise
+        raise SyscallError(f"diff: {error.filename!r}", error.errno or 0) from None
 
 
 class _Old:
@@ -123,8 +169,8 @@ def _names_below(below: list[int]) -> set[str]:
     return names
 
 
-def _inside(upper: int, below: list[int], path: str, *, is_opaque: bool) -> list[Change]:
-    """The changes of what is in one directory of the upper."""
+def _inside(upper: int, below: list[int], path: str, *, is_opaque: bool, is_whole: bool = False) -> list[Change]:
+    """The changes of what is in one directory of the upper, or of a tree that is whole: what it lacks has gone."""
     names = set(os.listdir(upper))
     if is_opaque:
         names |= _names_below(below)
@@ -132,13 +178,13 @@ def _inside(upper: int, below: list[int], path: str, *, is_opaque: bool) -> list
     for name in sorted(names, key=os.fsencode):
         old = _look_below(below, name)
         try:
-            changes += _change(upper, name, old, f"{path}/{name}")
+            changes += _change(upper, name, old, f"{path}/{name}", is_whole)
         finally:
             old.close()
     return changes
 
 
-def _change(upper: int, name: str, old: _Old, path: str) -> list[Change]:
+def _change(upper: int, name: str, old: _Old, path: str, is_whole: bool) -> list[Change]:
     try:
         status = os.stat(name, dir_fd=upper, follow_symlinks=False)
     except FileNotFoundError:
@@ -154,8 +200,9 @@ def _change(upper: int, name: str, old: _Old, path: str) -> list[Change]:
         return own
     handle = os.open(name, _DIRECTORY_FLAGS, dir_fd=upper)
     try:
-        check_whole(os.fsencode(path[1:]), os.listxattr(handle))
-        inner = _inside(handle, old.below, path, is_opaque=_is_opaque(handle))
+        if not is_whole:
+            check_whole(os.fsencode(path[1:]), os.listxattr(handle))
+        inner = _inside(handle, old.below, path, is_opaque=is_whole or _is_opaque(handle), is_whole=is_whole)
     finally:
         os.close(handle)
     # A directory that looks untouched is still told, once something in it came, changed or went.

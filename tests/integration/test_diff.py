@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from minidock.errors import NoSuchContainer, StoreError
+from minidock.errors import NoSuchContainer
 from minidock.ids import CacheID
 from minidock.store.containers import Container
 from minidock.store.root import DataRoot
@@ -143,14 +143,6 @@ def test_names_are_sorted_as_bytes_and_keep_their_bytes(
 def test_a_whiteout_over_nothing_is_no_change(data_root: DataRoot, container: Container) -> None:
     os.mknod(data_root.layers.diff_path(CacheID(container.mount_id)) + "/never-there", stat.S_IFCHR, 0)
     assert diff(data_root, "work") == []
-
-
-def test_a_directory_renamed_under_redirect_dir_is_refused(data_root: DataRoot, container: Container) -> None:
-    place = data_root.layers.diff_path(CacheID(container.mount_id)) + "/moved"
-    os.mkdir(place)
-    os.setxattr(place, "trusted.overlay.redirect", b"/d")
-    with pytest.raises(StoreError, match="redirect_dir"):
-        diff(data_root, "work")
 
 
 def test_the_init_layer_is_no_change(data_root: DataRoot, container: Container) -> None:

@@ -9,12 +9,85 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
+
 from minidock.runtime import backing
 from tests.builders import run_command
 from tests.integration.test_hazards_f import TIMES
 from tests.integration.tool import Tool, wait_until
 
 BOX = ("--network", "none", "busybox:test")
+
+
+def change(tool: Tool, name: str, where: Path, options: str, script: str) -> list[str]:
+    """Let overlayfs with other options than ours make changes in a container's layer; the marks that it has left."""
+    data = tool.inspect(name)["GraphDriver"]["Data"]
+    words = f"{options},lowerdir={data['LowerDir']},upperdir={data['UpperDir']},workdir={data['WorkDir']}"
+    with mounted(where, "-t", "overlay", "-o", words, "none"):
+        run_command("sh", "-ec", script, cwd=where)
+    marks = set()
+    for folder, folders, files in os.walk(data["UpperDir"]):
+        for path in (f"{folder}/{base}" for base in (*folders, *files)):
+            marks |= {word for word in os.listxattr(path, follow_symlinks=False) if word.startswith("trusted.overlay.")}
+    return sorted(word.removeprefix("trusted.overlay.") for word in marks - {"trusted.overlay.origin"})
+
+
+CHANGES = """
+mv data/deep moved
+mv data/one moved/first
+chmod 700 data/two
+mkdir data/deep
+echo new >data/deep/other
+ln data/two linked
+mkdir made; mkfifo made/pipe; ln -s ../moved made/link
+rm bin/false
+"""
+CHANGED = """C /bin
+D /bin/false
+C /data
+C /data/deep
+A /data/deep/other
+D /data/deep/three
+D /data/one
+C /data/two
+A /linked
+A /made
+A /made/link
+A /made/pipe
+A /moved
+A /moved/first
+A /moved/three"""
+LOOK = """
+cat /moved/first /moved/three /data/two /linked /made/link/first
+stat -c '%a %h' /data/two
+ls /data /data/deep /moved
+test -e /bin/false || echo gone
+"""
+LOOKED = "one three two two one 700 2 /data: deep two /data/deep: other /moved: first three gone"
+
+
+@pytest.mark.parametrize(
+    ("options", "marks"),
+    [
+        ("redirect_dir=on,metacopy=off", ["opaque", "redirect"]),
+        ("redirect_dir=on,metacopy=on", ["metacopy", "opaque", "redirect"]),
+        ("redirect_dir=off,metacopy=off", ["opaque"]),
+    ],
+)
+def test_e1_what_other_mount_options_have_left_is_committed_whole(
+    tool: Tool, scratch: Path, options: str, marks: list[str]
+) -> None:
+    """Renamed directories and changed modes, whose content the upper directory alone does not have."""
+    tool.good("create", "--name", "drifted", *BOX, "true")
+    assert [mark for mark in change(tool, "drifted", scratch / "merged", options, CHANGES) if mark in marks] == marks
+    assert tool.good("diff", "drifted") == CHANGED
+    tool.good("commit", "drifted", "whole:1")
+    told = tool.good("run", "--rm", "--network", "none", "whole:1", "sh", "-c", LOOK)
+    assert told.split() == LOOKED.split()
+    layer = Path(tool.inspect("whole:1")["GraphDriver"]["Data"]["UpperDir"])
+    copied = [path for path in (*layer.rglob("*"),) if not path.is_symlink()]
+    assert {name for path in copied for name in os.listxattr(path)} <= {"trusted.overlay.opaque"}
+    assert str(tool.root) not in Path("/proc/self/mountinfo").read_text()
 
 
 def test_e2_one_of_many_starts_makes_it_run(tool: Tool) -> None:
