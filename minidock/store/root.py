@@ -147,8 +147,14 @@ class DataRoot:
         root._made_from = first_missing if write else ""
         try:
             if write:
+                if create:
+                    from minidock.store.fitness import refuse_unfit
+
+                    refuse_unfit(root.overlay_path)
                 root.sweep()
         except BaseException:
+            if root._made_from:
+                _unmake_skeleton(real, root._made_from)
             root.close()
             raise
         return root

@@ -6,6 +6,7 @@ import os
 
 from minidock.constants import DRIVER
 from minidock.errors import MinidockError
+from minidock.store.fitness import has_kinds
 from minidock.store.transaction import read_small, read_table
 
 TYPE_CHECKING = False
@@ -52,7 +53,7 @@ def info(root: DataRoot) -> dict[str, Any]:
         "Driver": DRIVER,
         "DriverStatus": [
             ["Backing Filesystem", _backing_file_system(root)],
-            ["Supports d_type", "true"],
+            ["Supports d_type", "true" if has_kinds(root.overlay_path) else "false"],
             ["Native Overlay Diff", "true"],
             ["userxattr", "false"],
         ],

@@ -191,6 +191,56 @@ def test_e4_ext4_carries_a_root(tool: Tool, scratch: Path, busybox_archive: Path
         assert refusal(tool, where / "root", busybox_archive) == ""
 
 
+@contextmanager
+def formatted(where: Path, size_mib: int, *words: str) -> Iterator[Path]:
+    """A file system of its own on a loop device; words: the mkfs command."""
+    image = where.with_suffix(".image")
+    with open(image, "wb") as file:
+        file.truncate(size_mib << 20)
+    run_command(*words, image)
+    with mounted(where, "-o", "loop", image) as folder:
+        yield folder
+    image.unlink()
+
+
+def test_e4_xfs_carries_a_root(tool: Tool, scratch: Path, busybox_archive: Path) -> None:
+    with formatted(scratch / "x", 320, "mkfs.xfs", "-q") as where:
+        assert refusal(tool, where / "root", busybox_archive) == ""
+
+
+def test_e4_directories_without_kinds_are_named(tool: Tool, scratch: Path, busybox_archive: Path) -> None:
+    """ext4 without filetype, for xfs with ftype=0, which newer kernels no longer mount: the mount itself is good."""
+    with formatted(scratch / "x", 64, "mkfs.ext4", "-q", "-F", "-O", "^filetype") as where:
+        root = where / "root"
+        told = refusal(tool, root, busybox_archive)
+        assert f"{root}/overlay2 is on a file system formatted without d_type support" in told
+        assert not root.exists(), "a root that was only made for this is gone again"
+        # A root that was copied there.
+        run_command("cp", "-a", tool.root, root)
+        assert "without d_type support" in tool("--root", root, "load", "-i", busybox_archive).stderr
+        assert "Supports d_type: false" in tool.good("--root", root, "info")
+    assert "Supports d_type: true" in tool.good("info")
+
+
+def test_e4_no_trusted_attributes_is_named(tool: Tool, scratch: Path, busybox_archive: Path) -> None:
+    """ramfs takes device nodes, and no attributes."""
+    with mounted(scratch / "r", "-t", "ramfs", "none") as where:
+        told = refusal(tool, where / "root", busybox_archive)
+        assert "overlay2 is on a file system without trusted attributes, as a replaced directory needs one" in told
+        assert "use another --root" in told
+
+
+def test_e4_squashfs_is_named(tool: Tool, scratch: Path, busybox_archive: Path) -> None:
+    """A root that was packed: to be read, and nothing can be made in it."""
+    run_command("mksquashfs", tool.root, scratch / "packed", "-quiet", "-no-progress")
+    with mounted(scratch / "s", "-t", "squashfs", "-o", "loop", scratch / "packed") as where:
+        assert "busybox" in tool.good("--root", where, "images")
+        for words in (("run", "--rm", *BOX, "true"), ("load", "-i", str(busybox_archive))):
+            done = tool("--root", where, *words)
+            assert done.returncode in (1, 125) and done.stderr.count("\n") == 1, done.stderr
+            assert "Read-only file system" in done.stderr, done.stderr
+
+
 def test_e4_the_trial_leaves_nothing(scratch: Path) -> None:
     with mounted(scratch / "t", "-t", "tmpfs", "none") as where:
         assert backing._lacking(str(where / "trial")) == ""
