@@ -1,8 +1,9 @@
 """A container's control groups, on cgroup v1, v2, both, or none.
 
 Every hierarchy that is mounted and writable gets a directory `minidock/<container id>`; one that is not is
-left out without a word, since a container without limits loses nothing by it.
-Source: kernel Documentation/admin-guide/cgroup-v1/, cgroup-v2.rst
+left out without a word, since a container without limits loses nothing by it. It is at the hierarchy's root, or, where
+a service manager has delegated the group that we run in, below that one.
+Source: kernel Documentation/admin-guide/cgroup-v1/, cgroup-v2.rst; systemd docs/CGROUP_DELEGATION.md
 """
 
 from __future__ import annotations
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from minidock.trace import Trace
 
 DEFAULT_PARENT = "minidock"
+# What systemd puts on a group that it leaves to others; the second where it has no rights to the first.
+_DELEGATED = ("trusted.delegate", "user.delegate")
+_UNITS = (".service", ".scope", ".slice", ".socket", ".mount", ".swap")
 _WAIT_MS = 10_000
 _SHORT_BYTES = 2048
 
@@ -114,16 +118,55 @@ def _fill_cpuset(path: str, above: str, trace: Trace | None) -> None:
             _set(f"{path}/{name}", _read(f"{above}/{name}").strip(), trace)
 
 
+def delegated_group(mounted: Sequence[Hierarchy]) -> str:
+    """The group, as the v2 hierarchy names it, that a service manager has left to the unit that this process is of.
+
+    Empty where there is none: what lies below a unit that is not delegated is the manager's alone, and a user's
+    manager (`user@1000.service`, delegated itself) does not leave to us what it has not marked.
+
+    Source: systemd docs/CGROUP_DELEGATION.md, "Delegation"
+    """
+    hierarchy = next((each for each in mounted if each.is_v2), None)
+    if hierarchy is None:
+        return ""
+    try:
+        lines = _read("/proc/self/cgroup").splitlines()
+    except OSError:
+        return ""
+    path = next((line[3:] for line in lines if line.startswith("0::")), "/")
+    path = path.removeprefix(hierarchy.root.rstrip("/"))
+    while path.startswith("/") and path != "/" and "/.." not in path:
+        for name in _DELEGATED:
+            try:
+                if os.getxattr(f"{hierarchy.mount_point}{path}", name) == b"1":
+                    return path
+            except OSError:
+                continue
+        if path.endswith(_UNITS):
+            return ""
+        path = path.rpartition("/")[0]
+    return ""
+
+
+def _words_below(hierarchy: Hierarchy, parent: str, delegated: str) -> list[str]:
+    """The groups from a hierarchy's root down to the one that holds the container's."""
+    words = [word for word in (parent or DEFAULT_PARENT).split("/") if word]
+    if delegated and not parent and os.path.isdir(f"{hierarchy.mount_point}{delegated}"):
+        return [*delegated.strip("/").split("/"), *words]
+    return words
+
+
 class Cgroup:
     """The directories of one container, one in each usable hierarchy.
 
-    Shape: paths: (hierarchy, directory) pairs
+    Shape: paths: (hierarchy, directory) pairs; delegated: the group that they are below by a service manager's leave
     """
 
-    __slots__ = ("paths",)
+    __slots__ = ("delegated", "paths")
 
-    def __init__(self, paths: Iterable[tuple[Hierarchy, str]]) -> None:
+    def __init__(self, paths: Iterable[tuple[Hierarchy, str]], delegated: str = "") -> None:
         self.paths = list(paths)
+        self.delegated = delegated
 
     @classmethod
     def create(
@@ -139,15 +182,16 @@ class Cgroup:
         Shape:  parent: `--cgroup-parent`, a path below each hierarchy's root; mounted: if already known
         Raises: UsageError for a parent that leaves the hierarchy
         """
-        words = [word for word in (parent or DEFAULT_PARENT).split("/") if word]
-        if ".." in words or "." in words:
+        if not {".", ".."}.isdisjoint(parent.split("/")):
             raise UsageError(f"invalid cgroup parent {parent!r}: a plain path is expected")
         made: list[tuple[Hierarchy, str]] = []
-        for hierarchy in hierarchies() if mounted is None else mounted:
+        mounted = hierarchies() if mounted is None else mounted
+        delegated = "" if parent else delegated_group(mounted)
+        for hierarchy in mounted:
             path = hierarchy.mount_point
             is_cpuset = "cpuset" in hierarchy.controllers.split(",")
             try:
-                for word in words:
+                for word in _words_below(hierarchy, parent, delegated):
                     above, path = path, f"{path}/{word}"
                     if not os.path.isdir(path):
                         try:
@@ -166,14 +210,17 @@ class Cgroup:
             except OSError:
                 continue
             made.append((hierarchy, path))
-        return cls(made)
+        return cls(made, delegated)
 
     @classmethod
-    def open(cls, container_id: str, parent: str = "") -> Cgroup:
-        """The groups that a container already has."""
-        words = "/".join(word for word in (parent or DEFAULT_PARENT).split("/") if word)
-        candidates = ((each, f"{each.mount_point}/{words}/{container_id}") for each in hierarchies())
-        return cls((each, path) for each, path in candidates if os.path.isdir(path))
+    def open(cls, container_id: str, parent: str = "", delegated: str = "") -> Cgroup:
+        """The groups that a container already has; delegated: as it was when they were made."""
+        found = []
+        for each in hierarchies():
+            path = "/".join((each.mount_point, *_words_below(each, parent, delegated), container_id))
+            if os.path.isdir(path):
+                found.append((each, path))
+        return cls(found, delegated)
 
     @classmethod
     def of_process(cls, pid: int) -> Cgroup:

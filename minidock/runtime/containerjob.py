@@ -109,6 +109,7 @@ class ContainerJob(Job):
             boot_id=boot_id(),
             auto_remove=self.auto_remove,
             pid_namespace=pid_namespace(),
+            delegated=launched.cgroup.delegated,
         )
         if self.auto_remove:
             self._make_exit_file()

@@ -4,9 +4,11 @@
 cannot give is an error, since the caller asked for it; creation warns of it before, see runtime.hostlimits.
 
 On a host with only v2 the groups stay at `/minidock/<container id>`, beside systemd's slices, as an engine with the
-cgroupfs driver has them at `/docker`. Of the groups above, only `cgroup.subtree_control` is written, and only to add a
-controller that a limit needs; nothing of systemd's is taken away or moved.
-Source: opencontainers/runc libcontainer/cgroups/{fs,fs2}; kernel admin-guide/cgroup-v1/, cgroup-v2.rst
+cgroupfs driver has them at `/docker`, or below the unit that systemd has delegated to us. Of the groups above, only
+`cgroup.subtree_control` is written, and only to add a controller that a limit needs; nothing of systemd's is taken away
+or moved. A delegated group gives controllers on only once it has no process of its own, so those go into a leaf.
+Source: opencontainers/runc libcontainer/cgroups/{fs,fs2}; kernel admin-guide/cgroup-v1/, cgroup-v2.rst, "No Internal
+Process Constraint"; systemd docs/CGROUP_DELEGATION.md
 """
 
 from __future__ import annotations
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
     Number: TypeAlias = Callable[[str], str]
 
 PERIOD_US = 100_000
+# Where the processes of a delegated group go; systemd's own name for it (DelegateSubgroup=).
+SUPERVISOR = "supervisor"
+_ROUNDS = 20
 _UNLIMITED = -1
 _V1_ALONE = (
     ("MemorySwappiness", "memory swappiness", "memory"),
@@ -204,27 +209,53 @@ def _write_v2(group: Cgroup, path: str | None, controller: str, name: str, value
     if path is None:
         raise MinidockError(f"cannot set {name}: there is no writable control group for {controller} on this host")
     mount_point = next(hierarchy.mount_point for hierarchy, _ in group.paths if hierarchy.is_v2)
-    enable_controller(mount_point, path, controller, trace)
+    enable_controller(mount_point, path, controller, trace, delegated=group.delegated)
     if name == "memory.swap.max" and not os.path.exists(f"{path}/{name}"):
         # A kernel without swap: there is nothing to be limited.
         return
     _write(_existing(path, name), value, trace)
 
 
-def enable_controller(mount_point: str, path: str, controller: str, trace: Trace | None = None) -> None:
-    """Let a v2 group have a controller, from the hierarchy's root down; raises MinidockError."""
-    above = mount_point
-    for word in path.removeprefix(mount_point).strip("/").split("/"):
+def enable_controller(
+    mount_point: str, path: str, controller: str, trace: Trace | None = None, *, delegated: str = ""
+) -> None:
+    """Let a v2 group have a controller, from the root or the delegated group down; raises MinidockError.
+
+    Shape: above the delegated group everything is its manager's, which has given it the controllers that it has
+    """
+    above = mount_point + delegated
+    for word in path.removeprefix(above).strip("/").split("/"):
         try:
             if controller not in _read(f"{above}/cgroup.controllers").split():
                 raise MinidockError(f"cannot limit by {controller}: the controller is not available in {above}")
             if controller not in _read(f"{above}/cgroup.subtree_control").split():
+                if delegated and above == mount_point + delegated:
+                    _clear(above, trace)
                 _write(f"{above}/cgroup.subtree_control", f"+{controller}", trace)
         except OSError as error:
             if isinstance(error, MinidockError):
                 raise
             raise MinidockError(f"cannot limit by {controller}: {above}: {error.strerror}") from None
         above = f"{above}/{word}"
+
+
+def _clear(above: str, trace: Trace | None) -> None:
+    """Move the processes of a group into a leaf below it, also those that are forked meanwhile."""
+    for _ in range(_ROUNDS):
+        # 0 stands for a process that this pid namespace does not have, and to this file for ourselves.
+        pids = [pid for pid in _read(f"{above}/cgroup.procs").split() if pid != "0"]
+        if not pids:
+            return
+        try:
+            os.mkdir(f"{above}/{SUPERVISOR}", 0o755)
+        except FileExistsError:
+            pass
+        for pid in pids:
+            try:
+                _write(f"{above}/{SUPERVISOR}/cgroup.procs", pid, trace)
+            except MinidockError:
+                # It has ended.
+                continue
 
 
 def _read(path: str) -> str:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 def group_of(container: Container) -> Cgroup:
     """The control groups of a container's processes, whoever made them."""
-    made = Cgroup.open(container.id, container.config.host_text("CgroupParent"))
+    made = Cgroup.open(container.id, container.config.host_text("CgroupParent"), container.state.delegated)
     return made if made.paths else Cgroup.of_process(container.state.pid)
 
 

@@ -126,7 +126,7 @@ def clean_up_after_kill(container: Container) -> None:
     from minidock.runtime.cgroup import Cgroup
 
     state = container.state
-    group = Cgroup.open(container.id, container.config.host_text("CgroupParent"))
+    group = Cgroup.open(container.id, container.config.host_text("CgroupParent"), state.delegated)
     state.oom_killed = group.oom_killed()
     group.kill_all()
     group.remove()

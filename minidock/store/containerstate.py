@@ -25,18 +25,26 @@ STOP_FILE = "minidock.stop"
 KEEP = b"keep"
 
 
+def _delegated(value: object) -> str:
+    if not isinstance(value, str) or "\0" in value or not {".", ".."}.isdisjoint(value.split("/")):
+        raise FormatError("minidock.state: Delegated is no path")
+    return value
+
+
 class ContainerState:
     """created, running, paused, restarting, exited or dead, with what belongs to it.
 
     Shape: pid 0 unless running, -1 as monitor_pid for processes of another pid namespace, of which only the lock on
            life_path tells whether they live; start_time and monitor_start_time in clock ticks since boot;
-           pid_namespace: the number of the namespace that the pids are of, 0 for this one
+           pid_namespace: the number of the namespace that the pids are of, 0 for this one; delegated: the control group
+           below which a service manager has let the container's be, empty for none
     Units: started_ns, finished_ns nanoseconds since 1970, 0 for never
     """
 
     __slots__ = (
         "auto_remove",
         "boot_id",
+        "delegated",
         "error",
         "exit_code",
         "finished_ns",
@@ -67,7 +75,9 @@ class ContainerState:
         boot_id: str = "",
         auto_remove: bool = False,
         pid_namespace: int = 0,
+        delegated: str = "",
     ) -> None:
+        self.delegated = delegated
         self.pid_namespace = pid_namespace
         self.life_path = ""
         self.status = status
@@ -99,6 +109,7 @@ class ContainerState:
             "StartedAt": time_text(self.started_ns),
             "FinishedAt": time_text(self.finished_ns),
             "AutoRemove": self.auto_remove,
+            "Delegated": self.delegated,
         }
 
     @classmethod
@@ -124,6 +135,7 @@ class ContainerState:
             boot_id=str(document.get("BootID", "")),
             auto_remove=document.get("AutoRemove") is True,
             pid_namespace=numbers["PidNamespace"],
+            delegated=_delegated(document.get("Delegated", "")),
         )
 
     def look_from_here(self, life_path: str) -> None:
