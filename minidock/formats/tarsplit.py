@@ -51,15 +51,19 @@ def crc64(data: Any, value: int = 0) -> int:
     return _fast_crc64(data, value) if value else _fast_crc64(data)
 
 
-def _new_compressor() -> Any:
+def fast_compressor() -> Any:
+    """The fastest compressor to gzip that this machine has."""
     try:
         from isal import isal_zlib
-
-        return isal_zlib.compressobj(1, isal_zlib.DEFLATED, 31)
     except ImportError:
-        import zlib
+        return _plain_compressor()
+    return isal_zlib.compressobj(1, isal_zlib.DEFLATED, 31)
 
-        return zlib.compressobj(1, zlib.DEFLATED, 31)
+
+def _plain_compressor() -> Any:
+    import zlib
+
+    return zlib.compressobj(1, zlib.DEFLATED, 31)
 
 
 def _encode_name(name: bytes) -> bytes:
@@ -73,9 +77,9 @@ class TarSplitWriter:
     """Writes one tar-split stream to a descriptor, which stays the caller's."""
 
     def __init__(self, fd: int, compressor: Any = None) -> None:
-        """Begin a stream; compressor: a zlib object for gzip, the fastest one there is by default."""
+        """Begin a stream; compressor: a zlib object for gzip, else what is fastest for the length of the stream."""
         self._fd = fd
-        self._compressor = compressor or _new_compressor()
+        self._compressor = compressor
         self._lines: list[bytes] = []
         self._position = 0
 
@@ -126,6 +130,8 @@ class TarSplitWriter:
             self._flush()
 
     def _flush(self) -> None:
+        if self._compressor is None:
+            self._compressor = fast_compressor()
         data = self._compressor.compress(b"".join(self._lines))
         self._lines.clear()
         self._write(data)
@@ -137,6 +143,9 @@ class TarSplitWriter:
 
     def close(self) -> None:
         """Write what is buffered and the gzip trailer; the descriptor stays open."""
+        if self._compressor is None:
+            # A short stream: a library that is faster takes longer to load.
+            self._compressor = _plain_compressor()
         self._flush()
         self._write(self._compressor.flush())
 
@@ -277,4 +286,12 @@ def _member_data(entry: FileEntry, fd: int) -> Iterator[bytes]:
         )
 
 
-__all__ = ["FileEntry", "TarSplitWriter", "crc64", "crc64_portable", "read_tar_split", "reassemble"]
+__all__ = [
+    "FileEntry",
+    "TarSplitWriter",
+    "crc64",
+    "crc64_portable",
+    "fast_compressor",
+    "read_tar_split",
+    "reassemble",
+]

@@ -13,6 +13,7 @@ Source: Go archive/tar, Writer.WriteHeader; moby pkg/archive, tarAppender.addTar
 from __future__ import annotations
 
 import stat
+from zlib import adler32
 
 from minidock.formats.whiteout import OPAQUE_MARKER, PREFIX
 
@@ -142,17 +143,23 @@ def encode_header(
     Returns: 512 bytes, or a multiple with the PAX header in front
     Source:  Go archive/tar, Header.allowedFormats, writeUSTARHeader, writePAXHeader
     """
-    numbers_fit = 0 <= uid <= _MAX_ID and 0 <= gid <= _MAX_ID and 0 <= mtime_s <= _MAX_SIZE_BYTES >= size_bytes
-    is_bare = not (linkname or uname or gname or devmajor or devminor or xattrs)
-    if is_bare and numbers_fit and len(name) <= _NAME_BYTES and name.isascii():
-        # Nine entries of ten: one format, and a tail whose sum is known.
-        name_field = name.ljust(_NAME_BYTES, b"\0")
-        numbers = (name_field, mode, uid, gid, size_bytes, mtime_s)
-        head = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % numbers
-        return b"%b%06o\0 %b%b" % (head, sum(head) + type[0] + _PLAIN_TAIL_SUM, type, _PLAIN_TAIL)
+    if not (linkname or uname or gname or devmajor or devminor or xattrs):
+        return _encode_bare(name, type, mode, uid, gid, size_bytes, mtime_s)
     return encode_any_header(
         name, type, mode, uid, gid, size_bytes, mtime_s, linkname, uname, gname, devmajor, devminor, xattrs or {}
     )
+
+
+def _encode_bare(name: bytes, type: bytes, mode: int, uid: int, gid: int, size_bytes: int, mtime_s: int) -> bytes:
+    """encode_header without names, link, device and attributes."""
+    numbers_fit = 0 <= uid <= _MAX_ID and 0 <= gid <= _MAX_ID and 0 <= mtime_s <= _MAX_SIZE_BYTES >= size_bytes
+    if not numbers_fit or len(name) > _NAME_BYTES or not name.isascii():
+        return encode_any_header(name, type, mode, uid, gid, size_bytes, mtime_s, b"", b"", b"", 0, 0, {})
+    # Nine entries of ten: one format, and a tail whose sum is known.
+    head = b"%b%07o\0%07o\0%07o\0%011o\0%011o\0" % (name.ljust(_NAME_BYTES, b"\0"), mode, uid, gid, size_bytes, mtime_s)
+    # The low half of Adler-32 is 1 + the sum of the bytes, modulo 65521, which so many bytes of ASCII do not reach.
+    total = (adler32(head) & 0xFFFF) - 1 + type[0] + _PLAIN_TAIL_SUM
+    return b"%b%06o\0 %b%b" % (head, total, type, _PLAIN_TAIL)
 
 
 def encode_any_header(
@@ -276,9 +283,14 @@ class LayerHeaders:
         Returns: the entry's name in the tar, its header
         """
         mode = status.st_mode
+        tar_mode = (mode & 0o7777) | (mode & self._type_bits)
+        if stat.S_ISREG(mode) and not (first_link or capability or self._owner_names or self._owners):
+            # Most entries by far, which need no more than this.
+            seconds = status.st_mtime_ns // 1_000_000_000
+            numbers = (status.st_uid, status.st_gid, status.st_size, seconds)
+            return path, _encode_bare(path, REGULAR, tar_mode, *numbers)
         name, linkname, size_bytes = path, target, 0
         type = _TYPES[stat.S_IFMT(mode)]
-        tar_mode = (mode & 0o7777) | (mode & self._type_bits)
         device = status.st_rdev if type in (CHARACTER, BLOCK) else 0
         if first_link:
             type, linkname = HARD_LINK, first_link

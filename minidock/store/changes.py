@@ -15,10 +15,10 @@ import stat
 from minidock.errors import StoreError, SyscallError
 from minidock.formats.tarsplit import TarSplitWriter, crc64, crc64_portable
 from minidock.formats.tarwriter import (
+    BLOCK_BYTES,
     END_OF_ARCHIVE,
     LayerHeaders,
     is_whiteout,
-    padding,
     portable_capability,
 )
 from minidock.formats.whiteout import OPAQUE_XATTR, PREFIX
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _LAST_TIME_S = (1 << 63) // 1_000_000_000
 # Up to here the libraries that hash faster take longer to load than they save.
 _SMALL_BYTES = 1 << 16
+_ZEROS = bytes(BLOCK_BYTES)
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class WrittenLayer:
@@ -54,33 +56,45 @@ class WrittenLayer:
 class _TarStream:
     """The tar as it goes by: into the hash, and its headers into tar-split."""
 
-    __slots__ = ("hasher", "split", "tar_bytes", "entries", "_padding")
+    __slots__ = ("hasher", "split", "tar_bytes", "entries", "_blocks", "_padding")
 
     def __init__(self, tar_split_fd: int) -> None:
         self.hasher = _LayerHash()
         self.split = TarSplitWriter(tar_split_fd)
         self.tar_bytes = 0
         self.entries = 0
+        self._blocks = b""
         self._padding = b""
 
     def header(self, blocks: bytes) -> None:
-        """Padding of the last file and the header of the next."""
-        blocks = self._padding + blocks
-        self._padding = b""
+        """Padding of the last file and the header of the next; payload_done follows."""
+        self._blocks = blocks = self._padding + blocks
         self.hasher.update(blocks)
-        self.split.segment(blocks)
-        self.tar_bytes += len(blocks)
 
     def payload_done(self, name: bytes, size_bytes: int, checksum: int) -> None:
         """Record an entry whose content, if any, has gone through the hash."""
-        self.split.file(name, size_bytes, checksum)
+        self.split.member(self._blocks, name, size_bytes, checksum)
         self.entries += 1
-        self.tar_bytes += size_bytes
-        self._padding = padding(size_bytes)
+        self.tar_bytes += len(self._blocks) + size_bytes
+        self._padding = _ZEROS[: -size_bytes % BLOCK_BYTES]
+
+    def file(self, name: bytes, header: bytes, data: bytes) -> None:
+        """A small file in one step: its header, its content."""
+        blocks = self._padding + header
+        size_bytes = len(data)
+        # Up to here a library that is faster takes longer to load than it saves.
+        crc_of = crc64 if self.tar_bytes > _SMALL_BYTES else crc64_portable
+        self.hasher.update(blocks + data)
+        self.split.member(blocks, name, size_bytes, crc_of(data) if size_bytes else 0)
+        self.entries += 1
+        self.tar_bytes += len(blocks) + size_bytes
+        self._padding = _ZEROS[: -size_bytes % BLOCK_BYTES]
 
     def end(self) -> None:
         """Write the end blocks and finish tar-split."""
         self.header(END_OF_ARCHIVE)
+        self.split.segment(self._blocks)
+        self.tar_bytes += len(self._blocks)
         self.split.close()
 
 
@@ -90,25 +104,31 @@ class _LayerHash:
     __slots__ = ("_pieces", "_held_bytes", "_openssl")
 
     def __init__(self) -> None:
-        self._pieces: list[bytes | bytearray | memoryview] = []
+        self._pieces: list[bytes] = []
         self._held_bytes = 0
         self._openssl: Hasher | None = None
 
     def update(self, data: bytes | bytearray | memoryview, /) -> None:
-        """Add bytes."""
-        if self._openssl is not None:
-            self._openssl.update(data)
-            return
-        self._pieces.append(bytes(data))
-        self._held_bytes += len(data)
-        if self._held_bytes > _SMALL_BYTES:
+        """Add bytes; bytes objects are kept until there are enough of them to be worth a call."""
+        if isinstance(data, bytes):
+            self._pieces.append(data)
+            self._held_bytes += len(data)
+            if self._held_bytes > _SMALL_BYTES:
+                self._flush()
+        else:
+            self._flush().update(data)
+
+    def _flush(self) -> Hasher:
+        if self._openssl is None:
             self._openssl = _openssl_sha256()
-            self._openssl.update(b"".join(self._pieces))
-            self._pieces.clear()
+        self._openssl.update(b"".join(self._pieces))
+        self._pieces.clear()
+        self._held_bytes = 0
+        return self._openssl
 
     def hexdigest(self) -> str:
         """The digest of all bytes so far."""
-        return self._openssl.hexdigest() if self._openssl else sha256_hex(b"".join(self._pieces))
+        return self._flush().hexdigest() if self._openssl else sha256_hex(b"".join(self._pieces))
 
 
 def _openssl_sha256() -> Hasher:
@@ -174,34 +194,32 @@ class _LayerWriter:
         self.path = b""
 
     def write(self, entry: UpperEntry) -> None:
-        """Put one entry into the tar stream and into the layer's directory."""
+        """Put one entry, as walk_upper opens it, into the tar stream and into the layer's directory."""
         self.path = entry.path
         status = entry.status
-        if stat.S_ISSOCK(status.st_mode):
-            return
-        self._close_directories(entry.depth)
-        if is_whiteout(status):
-            self._write_whiteout(entry)
-            return
+        if len(self._open) > entry.depth:
+            self._close_directories(entry.depth)
+        is_regular = stat.S_ISREG(status.st_mode)
+        if not is_regular:
+            if stat.S_ISSOCK(status.st_mode):
+                return
+            if is_whiteout(status):
+                self._write_whiteout(entry)
+                return
         if entry.base.startswith(PREFIX):
             raise StoreError(
                 f"{os.fsdecode(entry.path)!r}: a layer reads a name that begins with .wh. as a deletion",
                 hint="rename it in the container and commit again",
             )
-        if stat.S_ISREG(status.st_mode):
-            # First of all, since attributes of an open file cost a fraction of those of a path.
-            entry.open_file()
-        try:
-            self._write_kept(entry)
-        finally:
-            entry.close_file()
-
-    def _write_kept(self, entry: UpperEntry) -> None:
         xattrs = entry.xattrs()
-        check_whole(entry.path, xattrs)
-        capability = entry.xattr(CAPABILITY_XATTR) if CAPABILITY_XATTR in xattrs else b""
-        if entry.is_directory:
+        capability, is_opaque = b"", False
+        if xattrs:
+            check_whole(entry.path, xattrs)
+            capability = entry.xattr(CAPABILITY_XATTR) if CAPABILITY_XATTR in xattrs else b""
             is_opaque = OPAQUE_XATTR in xattrs and entry.xattr(OPAQUE_XATTR) == b"y"
+        if is_regular and status.st_nlink < 2:
+            self._write_regular(entry, capability)
+        elif stat.S_ISDIR(status.st_mode):
             self._write_directory(entry, capability, is_opaque)
         else:
             self._write_file(entry, capability)
@@ -220,14 +238,13 @@ class _LayerWriter:
             self._trace("write", f"layer {what} {os.fsdecode(path)!r}{note}")
 
     def _link_to_first(self, entry: UpperEntry) -> bytes:
-        if entry.status.st_nlink < 2:
-            return b""
         first = self._first_links.setdefault(entry.status.st_ino, entry.path)
         return b"" if first is entry.path else first
 
     def _write_whiteout(self, entry: UpperEntry) -> None:
         status = entry.status
-        name, header = self._headers.entry(entry.path, status, first_link=self._link_to_first(entry))
+        first_link = self._link_to_first(entry) if status.st_nlink > 1 else b""
+        name, header = self._headers.entry(entry.path, status, first_link=first_link)
         self._say("whiteout", entry.path)
         self._stream.header(header)
         self._stream.payload_done(name, 0, 0)
@@ -260,8 +277,9 @@ class _LayerWriter:
 
     def _set_metadata(self, handle: int, status: os.stat_result, capability: bytes) -> None:
         # This order: chown drops setuid bits and capabilities, and writing anything moves the time.
-        if status.st_uid or status.st_gid:
-            os.fchown(handle, status.st_uid, status.st_gid)
+        uid, gid = status.st_uid, status.st_gid
+        if uid or gid:
+            os.fchown(handle, uid, gid)
         if capability:
             os.setxattr(handle, CAPABILITY_XATTR, portable_capability(capability))
         os.fchmod(handle, status.st_mode & 0o7777)
@@ -269,7 +287,7 @@ class _LayerWriter:
         os.utime(handle, ns=(time_ns, time_ns))
 
     def _write_file(self, entry: UpperEntry, capability: bytes) -> None:
-        first_link = self._link_to_first(entry)
+        first_link = self._link_to_first(entry) if entry.status.st_nlink > 1 else b""
         mode = entry.status.st_mode
         if first_link:
             name, header = self._headers.entry(entry.path, entry.status, first_link=first_link, capability=capability)
@@ -310,33 +328,35 @@ class _LayerWriter:
         status = entry.status
         size_bytes = status.st_size
         name, header = self._headers.entry(entry.path, status, capability=capability)
-        self._say("file", entry.path, f" {size_bytes} bytes")
-        self._stream.header(header)
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        copy = os.open(entry.path, flags, 0o600, dir_fd=self._diff_fd)
+        if self._trace:
+            self._say("file", entry.path, f" {size_bytes} bytes")
+        copy = os.open(entry.path, _CREATE, 0o600, dir_fd=self._diff_fd)
         try:
-            checksum = self._copy(entry.handle, copy, status) if size_bytes else 0
+            is_sparse = status.st_blocks * 512 < size_bytes
+            if size_bytes >= LARGE_BYTES or is_sparse:
+                self._stream.header(header)
+                checksum = self._copier.copy(entry.handle, copy, size_bytes, is_sparse=is_sparse)
+                self._stream.payload_done(name, size_bytes, checksum)
+            else:
+                data = _copy_small(entry.handle, copy, size_bytes) if size_bytes else b""
+                self._stream.file(name, header, data)
             self._set_metadata(copy, status, capability)
         finally:
             os.close(copy)
-        self._stream.payload_done(name, size_bytes, checksum)
         self.size_bytes += size_bytes
 
-    def _copy(self, source: int, copy: int, status: os.stat_result) -> int:
-        size_bytes = status.st_size
-        if size_bytes >= LARGE_BYTES or status.st_blocks * 512 < size_bytes:
-            return self._copier.copy(source, copy, size_bytes, is_sparse=status.st_blocks * 512 < size_bytes)
-        data = os.read(source, size_bytes)
-        while len(data) < size_bytes:
-            more = os.read(source, size_bytes - len(data))
-            if not more:
-                raise became_shorter()
-            data += more
-        self._stream.hasher.update(data)
-        written = os.write(copy, data)
-        while written < size_bytes:
-            written += os.write(copy, data[written:])
-        return crc64(data) if self._stream.tar_bytes > _SMALL_BYTES else crc64_portable(data)
+
+def _copy_small(source: int, copy: int, size_bytes: int) -> bytes:
+    data = os.read(source, size_bytes)
+    while len(data) < size_bytes:
+        more = os.read(source, size_bytes - len(data))
+        if not more:
+            raise became_shorter()
+        data += more
+    written = os.write(copy, data)
+    while written < size_bytes:
+        written += os.write(copy, data[written:])
+    return data
 
 
 def write_layer(
@@ -352,7 +372,7 @@ def write_layer(
     stream = _TarStream(tar_split_fd)
     writer = _LayerWriter(diff_fd, stream, dialect, trace)
     try:
-        for entry in walk_upper(upper_fd):
+        for entry in walk_upper(upper_fd, opening=True):
             writer.write(entry)
         writer.finish()
         stream.end()

@@ -336,13 +336,11 @@ class DataRoot:
 
         Source: syncfs(2); one call instead of an fsync for each of a layer's files
         """
-        import ctypes
-
-        from minidock.linux.libc import declare
+        from minidock.linux.sync import sync_file_system
 
         handle = os.open(self.overlay_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            declare("syncfs", ctypes.c_int)(handle)
+            sync_file_system(handle)
         finally:
             os.close(handle)
         self.unsynced = False

@@ -381,7 +381,10 @@ class Stage:
             for name in os.listdir(self.path):
                 if name.startswith(MARKERS):
                     os.unlink(f"{self.path}/{name}")
-            discard(self.root, self.path)
+            try:
+                os.rmdir(self.path)
+            except OSError:
+                discard(self.root, self.path)
 
     def new_path(self, word: str) -> str:
         """A path in the stage that nothing uses yet, and that no marker is named like."""

@@ -19,7 +19,7 @@ from minidock.formats.bytestream import BufferReader
 from minidock.formats.compression import PIECE_BYTES, Decompressor, identify, sniff
 from minidock.formats.crc64 import find_crc64
 from minidock.formats.tarheader import looks_like_tar
-from minidock.formats.tarsplit import TarSplitWriter
+from minidock.formats.tarsplit import TarSplitWriter, fast_compressor
 from minidock.formats.tarstream import TarEntry, TarReader, clean_name
 from minidock.store.bytewindow import ByteWindow, Pipeline, Poisoned
 from minidock.store.confinement import confine
@@ -71,7 +71,7 @@ class LayerUnpacker:
         self._pipeline = Pipeline()
         self._tar_hash = sha256()
         self._blob_hash = sha256()
-        self._tar_split = TarSplitWriter(job.tar_split_fd)
+        self._tar_split = TarSplitWriter(job.tar_split_fd, fast_compressor())
         self._compression = job.blob.compression
         self._crc_of = find_crc64()
         if os.fstat(job.blob.fd).st_size < job.blob.offset + job.blob.length_bytes:
@@ -292,7 +292,7 @@ def preload(compressions: set[str]) -> None:
     import signal  # noqa: F401
 
     find_crc64()
-    TarSplitWriter(-1)
+    fast_compressor()
     for kind in compressions - {"", "none"}:
         Decompressor(kind)
 

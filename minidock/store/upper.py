@@ -78,7 +78,7 @@ class UpperEntry:
         now = os.fstat(self.handle)
         if now.st_ino != self.status.st_ino or now.st_dev != self.status.st_dev or not stat.S_ISREG(now.st_mode):
             self.close_file()
-            raise StoreError(f"{os.fsdecode(self.path)!r} changed while it was read", hint="commit with --pause")
+            raise _changed(self.path)
         self.status = now
 
     def close_file(self) -> None:
@@ -86,6 +86,10 @@ class UpperEntry:
         if self.handle >= 0 and not self.is_directory:
             os.close(self.handle)
             self.handle = -1
+
+
+def _changed(path: bytes) -> StoreError:
+    return StoreError(f"{os.fsdecode(path)!r} changed while it was read", hint="commit with --pause")
 
 
 def _no_xattrs(error: OSError, path: bytes) -> list[str]:
@@ -120,23 +124,40 @@ def allow_more_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _sorted_names(directory_fd: int) -> list[bytes]:
-    # Backwards, so that pop() gives them in the order of raw bytes.
-    return sorted(map(os.fsencode, os.listdir(directory_fd)), reverse=True)
+def _list(directory_fd: int, opening: bool) -> tuple[list[bytes], set[bytes]]:
+    """A directory's names, and which of them are regular files' where that is wanted.
+
+    The listing itself tells it on most file systems. Names come backwards, so that pop() gives them in the order of
+    raw bytes.
+    """
+    if not opening:
+        return sorted(map(os.fsencode, os.listdir(directory_fd)), reverse=True), set()
+    names: list[bytes] = []
+    files: set[bytes] = set()
+    with os.scandir(directory_fd) as entries:
+        for entry in entries:
+            name = os.fsencode(entry.name)
+            names.append(name)
+            if entry.is_file(follow_symlinks=False):
+                files.add(name)
+    names.sort(reverse=True)
+    return names, files
 
 
-def walk_upper(upper_fd: int, *, skip_vanished: bool = False) -> Iterator[UpperEntry]:
+def walk_upper(upper_fd: int, *, skip_vanished: bool = False, opening: bool = False) -> Iterator[UpperEntry]:
     """Every entry below upper_fd, a directory before its content, names of one directory in raw byte order.
 
-    Shape:   skip_vanished: a name that was listed and is gone by now is left out, instead of being an error
+    Shape:   skip_vanished: a name that was listed and is gone by now is left out, instead of being an error; opening,
+             which goes without that: regular files come open, with the open file's status, and the walk closes them
     Returns: entries that are valid until the next is asked for
-    Raises:  SyscallError; StoreError for a path longer than the kernel's limit, which no engine could unpack
+    Raises:  SyscallError; StoreError for a path longer than the kernel's limit, which no engine could unpack, and for
+             a file that another took the place of
     """
     # One level of the walk: the directory's descriptor, its path with a trailing slash, its names still to visit.
-    levels: list[tuple[int, bytes, list[bytes]]] = [(upper_fd, b"", _sorted_names(upper_fd))]
+    levels: list[tuple[int, bytes, list[bytes], set[bytes]]] = [(upper_fd, b"", *_list(upper_fd, opening))]
     try:
         while levels:
-            parent_fd, prefix, names = levels[-1]
+            parent_fd, prefix, names, files = levels[-1]
             if not names:
                 levels.pop()
                 if levels:
@@ -147,6 +168,16 @@ def walk_upper(upper_fd: int, *, skip_vanished: bool = False) -> Iterator[UpperE
             if len(path) >= _MAX_PATH_BYTES:
                 raise StoreError(f"path of more than {_MAX_PATH_BYTES} bytes: {os.fsdecode(path[:80])!r}...")
             depth = len(levels) - 1
+            if base in files:
+                handle = os.open(base, _FILE_FLAGS, dir_fd=parent_fd)
+                try:
+                    status = os.fstat(handle)
+                    if not stat.S_ISREG(status.st_mode):
+                        raise _changed(path)
+                    yield UpperEntry(path, base, status, depth, parent_fd, handle)
+                finally:
+                    os.close(handle)
+                continue
             try:
                 status = os.stat(base, dir_fd=parent_fd, follow_symlinks=False)
             except FileNotFoundError:
@@ -164,9 +195,9 @@ def walk_upper(upper_fd: int, *, skip_vanished: bool = False) -> Iterator[UpperE
                 if skip_vanished:
                     continue
                 raise
-            levels.append((handle, path + b"/", []))
+            levels.append((handle, path + b"/", [], set()))
             yield UpperEntry(path, base, status, depth, parent_fd, handle)
-            levels[-1] = (handle, path + b"/", _sorted_names(handle))
+            levels[-1] = (handle, path + b"/", *_list(handle, opening))
     finally:
-        for handle, _, _ in levels[1:]:
+        for handle, *_ in levels[1:]:
             os.close(handle)
