@@ -19,23 +19,25 @@ from minidock.formats.tarwriter import (
     END_OF_ARCHIVE,
     LayerHeaders,
     is_whiteout,
-    portable_capability,
 )
 from minidock.formats.whiteout import OPAQUE_XATTR, PREFIX
 from minidock.ids import DiffID, sha256_hex
 from minidock.store.copying import LARGE_BYTES, LargeCopier, became_shorter
+from minidock.store.layerfiles import LayerFiles, LayerHelper
 from minidock.store.upper import CAPABILITY_XATTR, UpperEntry, check_whole, walk_upper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minidock.store.copying import Hasher
+    from minidock.store.layerfiles import Attributes
     from minidock.trace import Trace
 
 _LAST_TIME_S = (1 << 63) // 1_000_000_000
 # Up to here the libraries that hash faster take longer to load than they save.
 _SMALL_BYTES = 1 << 16
 _ZEROS = bytes(BLOCK_BYTES)
-_CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+# From so many entries on, a second process makes the layer's files.
+_HELPED_ENTRIES = 64
 
 
 class WrittenLayer:
@@ -170,24 +172,32 @@ class HostNames:
         return names
 
 
-def _unpacked_time_ns(status: os.stat_result) -> int:
+def _attributes(status: os.stat_result, capability: bytes) -> Attributes:
     # The engine's unpacker puts what Go's clock cannot hold at the epoch.
     seconds = status.st_mtime_ns // 1_000_000_000
-    return seconds * 1_000_000_000 if 0 <= seconds <= _LAST_TIME_S else 0
+    time_ns = seconds * 1_000_000_000 if 0 <= seconds <= _LAST_TIME_S else 0
+    return status.st_mode, status.st_uid, status.st_gid, time_ns, capability
 
 
 class _LayerWriter:
     """One pass over an upper directory into a layer directory."""
 
-    __slots__ = ("_diff_fd", "_stream", "_headers", "_first_links", "_open", "_copier", "_trace", "size_bytes", "path")
+    __slots__ = (
+        *("_stream", "_headers", "_first_links", "_open", "_copier", "_trace", "size_bytes", "path"),
+        *("_here", "_files", "_helper", "_has_processors"),
+    )
 
     def __init__(self, diff_fd: int, stream: _TarStream, dialect: str, trace: Trace | None) -> None:
-        self._diff_fd = diff_fd
+        self._here = LayerFiles(diff_fd)
+        # Where files are made: here at first, later perhaps by the helper.
+        self._files: LayerFiles | LayerHelper = self._here
+        self._helper: LayerHelper | None = None
+        self._has_processors = len(os.sched_getaffinity(0)) > 1
         self._stream = stream
         self._headers = LayerHeaders(dialect, HostNames())
         self._first_links: dict[int, bytes] = {}
         # Directories whose content is still being written; their owner, mode and time come last.
-        self._open: list[tuple[bytes, os.stat_result, bytes, bool]] = []
+        self._open: list[tuple[bytes, Attributes, bool]] = []
         self._copier = LargeCopier(stream.hasher)
         self._trace = trace
         self.size_bytes = 0
@@ -197,6 +207,8 @@ class _LayerWriter:
         """Put one entry, as walk_upper opens it, into the tar stream and into the layer's directory."""
         self.path = entry.path
         status = entry.status
+        if self._stream.entries >= _HELPED_ENTRIES and self._helper is None and self._has_processors:
+            self._files = self._helper = LayerHelper(self._here)
         if len(self._open) > entry.depth:
             self._close_directories(entry.depth)
         is_regular = stat.S_ISREG(status.st_mode)
@@ -225,13 +237,16 @@ class _LayerWriter:
             self._write_file(entry, capability)
 
     def finish(self) -> None:
-        """Give the directories still open their owner, mode and time."""
+        """Give the directories still open their owner, mode and time, and wait until all is there."""
         self._close_directories(0)
-        self._copier.close()
+        if self._helper is not None:
+            self._helper.settle()
 
-    def abandon(self) -> None:
-        """End the helper thread after a failure."""
+    def end(self) -> None:
+        """End the helpers."""
         self._copier.close()
+        if self._helper is not None:
+            self._helper.end()
 
     def _say(self, what: str, path: bytes, note: str = "") -> None:
         if self._trace:
@@ -248,9 +263,7 @@ class _LayerWriter:
         self._say("whiteout", entry.path)
         self._stream.header(header)
         self._stream.payload_done(name, 0, 0)
-        os.mknod(entry.path, stat.S_IFCHR, 0, dir_fd=self._diff_fd)
-        if status.st_uid or status.st_gid:
-            os.chown(entry.path, status.st_uid, status.st_gid, dir_fd=self._diff_fd, follow_symlinks=False)
+        self._files.whiteout(entry.path, status.st_uid, status.st_gid)
 
     def _write_directory(self, entry: UpperEntry, capability: bytes, is_opaque: bool) -> None:
         name, header = self._headers.entry(entry.path, entry.status, capability=capability)
@@ -261,30 +274,12 @@ class _LayerWriter:
             name, header = self._headers.opaque_marker(entry.path, entry.status)
             self._stream.header(header)
             self._stream.payload_done(name, 0, 0)
-        os.mkdir(entry.path, 0o700, dir_fd=self._diff_fd)
-        self._open.append((entry.path, entry.status, capability, is_opaque))
+        self._files.directory(entry.path)
+        self._open.append((entry.path, _attributes(entry.status, capability), is_opaque))
 
     def _close_directories(self, depth: int) -> None:
         while len(self._open) > depth:
-            path, status, capability, is_opaque = self._open.pop()
-            handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=self._diff_fd)
-            try:
-                if is_opaque:
-                    os.setxattr(handle, OPAQUE_XATTR, b"y")
-                self._set_metadata(handle, status, capability)
-            finally:
-                os.close(handle)
-
-    def _set_metadata(self, handle: int, status: os.stat_result, capability: bytes) -> None:
-        # This order: chown drops setuid bits and capabilities, and writing anything moves the time.
-        uid, gid = status.st_uid, status.st_gid
-        if uid or gid:
-            os.fchown(handle, uid, gid)
-        if capability:
-            os.setxattr(handle, CAPABILITY_XATTR, portable_capability(capability))
-        os.fchmod(handle, status.st_mode & 0o7777)
-        time_ns = _unpacked_time_ns(status)
-        os.utime(handle, ns=(time_ns, time_ns))
+            self._files.close_directory(*self._open.pop())
 
     def _write_file(self, entry: UpperEntry, capability: bytes) -> None:
         first_link = self._link_to_first(entry) if entry.status.st_nlink > 1 else b""
@@ -294,35 +289,22 @@ class _LayerWriter:
             self._say("link", entry.path, f" to {os.fsdecode(first_link)!r}")
             self._stream.header(header)
             self._stream.payload_done(name, 0, 0)
-            fd = self._diff_fd
-            os.link(first_link, entry.path, src_dir_fd=fd, dst_dir_fd=fd, follow_symlinks=False)
+            self._files.link(entry.path, first_link)
         elif stat.S_ISREG(mode):
             self._write_regular(entry, capability)
         else:
             self._write_special(entry, capability)
 
     def _write_special(self, entry: UpperEntry, capability: bytes) -> None:
-        status, path, fd = entry.status, entry.path, self._diff_fd
+        status, path = entry.status, entry.path
         is_link = stat.S_ISLNK(status.st_mode)
         target = os.readlink(entry.base, dir_fd=entry.parent_fd) if is_link else b""
         name, header = self._headers.entry(path, status, target=target, capability=capability)
         self._say("symlink" if is_link else "special file", path)
         self._stream.header(header)
         self._stream.payload_done(name, 0, 0)
-        if is_link:
-            os.symlink(target, path, dir_fd=fd)
-            self.size_bytes += len(target)
-        else:
-            os.mknod(path, stat.S_IFMT(status.st_mode) | 0o600, status.st_rdev, dir_fd=fd)
-        if status.st_uid or status.st_gid:
-            os.chown(path, status.st_uid, status.st_gid, dir_fd=fd, follow_symlinks=False)
-        if capability:
-            place = b"/proc/self/fd/%d/%b" % (fd, path)
-            os.setxattr(place, CAPABILITY_XATTR, portable_capability(capability), follow_symlinks=False)
-        if not is_link:
-            os.chmod(path, status.st_mode & 0o7777, dir_fd=fd)
-        time_ns = _unpacked_time_ns(status)
-        os.utime(path, ns=(time_ns, time_ns), dir_fd=fd, follow_symlinks=False)
+        self._files.special(path, _attributes(status, capability), target, status.st_rdev)
+        self.size_bytes += len(target)
 
     def _write_regular(self, entry: UpperEntry, capability: bytes) -> None:
         status = entry.status
@@ -330,32 +312,37 @@ class _LayerWriter:
         name, header = self._headers.entry(entry.path, status, capability=capability)
         if self._trace:
             self._say("file", entry.path, f" {size_bytes} bytes")
-        copy = os.open(entry.path, _CREATE, 0o600, dir_fd=self._diff_fd)
-        try:
-            is_sparse = status.st_blocks * 512 < size_bytes
-            if size_bytes >= LARGE_BYTES or is_sparse:
-                self._stream.header(header)
-                checksum = self._copier.copy(entry.handle, copy, size_bytes, is_sparse=is_sparse)
-                self._stream.payload_done(name, size_bytes, checksum)
-            else:
-                data = _copy_small(entry.handle, copy, size_bytes) if size_bytes else b""
-                self._stream.file(name, header, data)
-            self._set_metadata(copy, status, capability)
-        finally:
-            os.close(copy)
+        is_sparse = status.st_blocks * 512 < size_bytes
+        if size_bytes >= LARGE_BYTES or is_sparse:
+            self._stream.header(header)
+            checksum = self._copy_large(entry, is_sparse, _attributes(status, capability))
+            self._stream.payload_done(name, size_bytes, checksum)
+        else:
+            data = _read_small(entry.handle, size_bytes) if size_bytes else b""
+            self._files.file(entry.path, _attributes(status, capability), data)
+            self._stream.file(name, header, data)
         self.size_bytes += size_bytes
 
+    def _copy_large(self, entry: UpperEntry, is_sparse: bool, attributes: Attributes) -> int:
+        """Copy a file through the hash, here, as soon as all is there that goes before; returns its checksum."""
+        if self._helper is not None:
+            self._helper.settle()
+        copy = self._here.create(entry.path)
+        try:
+            checksum = self._copier.copy(entry.handle, copy, entry.status.st_size, is_sparse=is_sparse)
+            self._here.set_attributes(copy, attributes)
+        finally:
+            os.close(copy)
+        return checksum
 
-def _copy_small(source: int, copy: int, size_bytes: int) -> bytes:
+
+def _read_small(source: int, size_bytes: int) -> bytes:
     data = os.read(source, size_bytes)
     while len(data) < size_bytes:
         more = os.read(source, size_bytes - len(data))
         if not more:
             raise became_shorter()
         data += more
-    written = os.write(copy, data)
-    while written < size_bytes:
-        written += os.write(copy, data[written:])
     return data
 
 
@@ -381,6 +368,6 @@ def write_layer(
     except OSError as error:
         raise SyscallError(f"write layer: {os.fsdecode(writer.path)!r}", error.errno or 0) from error
     finally:
-        writer.abandon()
+        writer.end()
     diff_id = DiffID("sha256:" + stream.hasher.hexdigest())
     return WrittenLayer(diff_id, writer.size_bytes, stream.tar_bytes, stream.entries)
