@@ -6,7 +6,7 @@ import json
 import os
 from pathlib import Path
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minidock.runtime.logs import (
@@ -65,6 +65,7 @@ def test_an_unfinished_line_waits_for_its_end() -> None:
     assert json.loads(written(b"half"))["log"] == "half"
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=60), max_size=10))
 def test_no_byte_of_ascii_output_is_lost(chunks: list[bytes]) -> None:
     plain = [bytes(byte & 0x7F for byte in chunk) for chunk in chunks]
@@ -75,6 +76,7 @@ def test_no_byte_of_ascii_output_is_lost(chunks: list[bytes]) -> None:
     )
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_every_record_is_valid_json_of_valid_utf8(data: bytes) -> None:
     text = "".join(json.loads(line)["log"] for line in written(data).decode("utf-8").split("\n") if line)
