@@ -14,8 +14,9 @@ import pytest
 
 from tests import builders, netns
 from tests.leaks import nothing_is_left, scratch_prefix
+from tests.vm.legs import legs_of_ci
 
-__all__ = ("nothing_is_left",)
+__all__ = ("legs_of_ci", "nothing_is_left")
 
 # Before anything is started: engines and containers are in the session's network, too.
 netns.enter_own()
@@ -56,8 +57,11 @@ VM_MARKS = {
     "test_networks": ("vm",),
     "test_firewall": ("vm",),
     "test_cgroup": ("vm", "cgroup"),
-    "test_limits": ("cgroup",),
-    "test_pause": ("cgroup",),
+    "test_limits": ("vm", "cgroup"),
+    "test_pause": ("vm", "cgroup"),
+    "test_usage": ("vm", "cgroup"),
+    "test_commit": ("vm",),
+    "test_life": ("vm",),
     "test_clean_machine": ("native",),
     "test_real_images": ("native",),
 }

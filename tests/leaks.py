@@ -61,12 +61,16 @@ def _links_of(directory: str) -> list[str]:
 
 
 def mounts() -> set[str]:
-    """The mounts that this process and the machine's first one see."""
+    """The mounts that this process and the machine's first one see.
+
+    Not the directory of named network namespaces, which the first `ip netns add` makes a mount, once and for all.
+    """
     found = set()
     for line in (_text("/proc/self/mountinfo") + _text("/proc/1/mountinfo")).splitlines():
         _, _, device, root, where, *rest = line.split(" ")
         kind, source = rest[rest.index("-") + 1 :][:2]
-        found.add(f"{where} ({kind} {device}, {root} of {source})")
+        if where != "/run/netns":
+            found.add(f"{where} ({kind} {device}, {root} of {source})")
     return found
 
 

@@ -25,6 +25,8 @@ _DELEGATED = ("trusted.delegate", "user.delegate")
 _UNITS = (".service", ".scope", ".slice", ".socket", ".mount", ".swap")
 _WAIT_MS = 10_000
 _SHORT_BYTES = 2048
+# What `stats` reads is there on v2 only where the group above hands its controller down.
+_MEASURING = ("cpu", "io", "memory", "pids")
 
 
 class Hierarchy:
@@ -109,6 +111,20 @@ def _make_parent(path: str, above: str, is_cpuset: bool, trace: Trace | None) ->
     if is_cpuset:
         _fill_cpuset(path, above, trace)
         _set(f"{path}/cgroup.clone_children", "1", trace)
+
+
+def _hand_down(path: str, trace: Trace | None) -> None:
+    """Let the groups below one of v2 be measured; a controller that is refused is left out."""
+    try:
+        offered, given = (_read(f"{path}/cgroup.{name}").split() for name in ("controllers", "subtree_control"))
+    except OSError:
+        return
+    for controller in _MEASURING:
+        if controller in offered and controller not in given:
+            try:
+                _set(f"{path}/cgroup.subtree_control", f"+{controller}", trace)
+            except OSError:
+                continue
 
 
 def _fill_cpuset(path: str, above: str, trace: Trace | None) -> None:
@@ -198,6 +214,9 @@ class Cgroup:
                             _make_parent(path, above, is_cpuset, trace)
                         except FileExistsError:
                             continue
+                        if hierarchy.is_v2 and not delegated:
+                            _hand_down(above, trace)
+                            _hand_down(path, trace)
                 path = f"{path}/{container_id}"
                 if trace:
                     trace("cgroup", f"mkdir -p {path}")

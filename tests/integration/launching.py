@@ -81,6 +81,8 @@ import subprocess  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
+from tests.patience import patience  # noqa: E402
+
 PYTHON = sys.executable
 PATH = "PATH=/bin:/usr/bin:/sbin:/usr/sbin"
 
@@ -141,7 +143,7 @@ class Bundle:
     def run(self, *argv: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """Launch and wait; the result's return code is the container's, or that of minidock's error."""
         feed = options.pop("input", None)
-        timeout_s = options.pop("timeout_s", 60)
+        timeout_s = patience(options.pop("timeout_s", 60))
         return subprocess.run(
             self.words(*argv, **options),
             capture_output=True,

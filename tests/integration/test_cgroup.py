@@ -15,6 +15,7 @@ from minidock.runtime import devices
 from minidock.runtime.cgroup import Cgroup, hierarchies
 from tests.conftest import lacking, missing
 from tests.integration.launching import PYTHON, REPOSITORY, Bundle
+from tests.patience import patience
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_create_enter_and_remove() -> None:
         }
     finally:
         group.kill_all()
-        assert process.wait(60) == -9
+        assert process.wait(patience(60)) == -9
         group.remove()
     assert list(Path("/sys/fs/cgroup").glob(f"**/{identity}")) == []
 
@@ -73,7 +74,7 @@ def test_freeze_stops_and_thaw_goes_on(group: Cgroup) -> None:
     os.set_blocking(process.stdout.fileno(), True)
     assert process.stdout.read(2) == b"x\n"
     group.kill_all()
-    process.wait(60)
+    process.wait(patience(60))
     process.stdout.close()
 
 
@@ -82,7 +83,7 @@ def test_a_frozen_group_can_be_killed_after_thawing(group: Cgroup) -> None:
     group.freeze()
     group.thaw()
     group.kill_all()
-    assert process.wait(60) == -9
+    assert process.wait(patience(60)) == -9
     assert process.stdout is not None
     process.stdout.close()
 
@@ -92,7 +93,7 @@ def test_a_frozen_group_can_be_killed(group: Cgroup) -> None:
     group.freeze()
     assert group.is_frozen()
     group.kill_all()
-    assert process.wait(60) == -9
+    assert process.wait(patience(60)) == -9
     assert process.stdout is not None
     process.stdout.close()
 
@@ -176,7 +177,10 @@ def test_other_hosts(what: str, scratch: Path, busybox_layer: bytes) -> None:
     script = "cat /proc/self/cgroup | tail -1; ls /sys/fs/cgroup | grep -c cgroup.procs; echo ran"
     words = bundle.words("sh", "-c", script)
     done = subprocess.run(
-        ["unshare", "-m", "sh", "-c", prepare + '; exec "$@"', "sh", *words], capture_output=True, text=True, timeout=60
+        ["unshare", "-m", "sh", "-c", prepare + '; exec "$@"', "sh", *words],
+        capture_output=True,
+        text=True,
+        timeout=patience(60),
     )
     assert (done.returncode, done.stderr) == (0, ""), done
     assert done.stdout.splitlines()[-1] == "ran"

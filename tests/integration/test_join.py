@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.integration.launching import PYTHON, REPOSITORY, Bundle
+from tests.patience import patience
 
 
 @pytest.fixture
@@ -94,7 +95,9 @@ for reap in (False, True):
     except ContainerNotRunning as error:
         print(error)
 """
-    done = subprocess.run([PYTHON, "-I", "-S", "-c", code, REPOSITORY], capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [PYTHON, "-I", "-S", "-c", code, REPOSITORY], capture_output=True, text=True, timeout=patience(30)
+    )
     assert done.stdout.count("is not running") == 2, done
 
 

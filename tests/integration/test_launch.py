@@ -12,6 +12,7 @@ import pytest
 
 from tests import builders
 from tests.integration.launching import Bundle
+from tests.patience import patience
 
 
 @pytest.fixture
@@ -213,7 +214,7 @@ def test_init_reaps_orphans_passes_signals_and_hides_the_command_line(bundle: Bu
         pids = {int(process.stdout.readline()), int(process.stdout.readline())}
         assert 2 in pids
         os.kill(max(pids), signal.SIGTERM)
-        assert process.communicate(timeout=20)[0] == "got\n"
+        assert process.communicate(timeout=patience(20))[0] == "got\n"
         assert process.returncode == 9
     finally:
         process.kill()

@@ -14,6 +14,7 @@ import pytest
 
 from tests.builders import ImageSpec, busybox_layer, docker_archive, image_config
 from tests.integration.tool import Tool, wait_until
+from tests.patience import patience
 
 BOX = "busybox:test"
 NEVER = "0001-01-01T00:00:00Z"
@@ -53,10 +54,11 @@ def test_start_of_a_running_container_changes_nothing(tool: Tool) -> None:
     assert tool.record("box") == record
 
 
+@pytest.mark.many
 def test_fifty_starts_at_once_mount_one_upper_directory_once(tool: Tool) -> None:
     tool.good("create", "--name", "box", BOX, "sh", "-c", "echo start >> /starts; exec sleep 100")
     starters = [tool.start("start", "box", stdout=subprocess.DEVNULL) for _ in range(50)]
-    assert [starter.wait(60) for starter in starters] == [0] * 50
+    assert [starter.wait(patience(60)) for starter in starters] == [0] * 50
     assert tool.good("exec", "box", "cat", "/starts") == "start"
 
 
@@ -100,7 +102,7 @@ def test_attached_signals_are_passed_on(tool: Tool) -> None:
         assert starter.stdout is not None
         assert starter.stdout.readline() == b"on\n"
         starter.send_signal(signal.SIGTERM)
-        assert starter.wait(15) == 6
+        assert starter.wait(patience(15)) == 6
 
 
 def test_running_containers_are_not_removed_without_force(tool: Tool) -> None:
@@ -122,8 +124,8 @@ def test_a_removed_container_with_rm_tells_its_waiters(tool: Tool) -> None:
     for waiter in waiters:
         wait_until(lambda one=waiter: _waits(one.pid), "the waiter to wait")
     tool.good("exec", "box", "touch", "/go")
-    assert [waiter.communicate(timeout=15)[0] for waiter in waiters] == [b"8\n"] * 3
-    assert [follower.communicate(timeout=15)[0] for follower in followers] == [b""]
+    assert [waiter.communicate(timeout=patience(15))[0] for waiter in waiters] == [b"8\n"] * 3
+    assert [follower.communicate(timeout=patience(15))[0] for follower in followers] == [b""]
     wait_until(lambda: tool.good("ps", "-aq") == "", "the removal")
 
 
@@ -144,7 +146,7 @@ def test_the_container_outlives_its_starter(tool: Tool) -> None:
     assert starter.stdout is not None
     assert starter.stdout.readline() == b"on\n"
     starter.kill()
-    starter.communicate(timeout=15)
+    starter.communicate(timeout=patience(15))
     assert tool.status("box") == "running"
     tool.good("stop", "-t", "0", "box")
     assert tool.good("wait", "box") == "137"
@@ -184,7 +186,7 @@ def test_a_starter_killed_at_any_moment_leaves_nothing_half_made(tool: Tool, see
             starter.wait(chance.random() * 0.15)
         except subprocess.TimeoutExpired:
             starter.kill()
-            starter.wait(10)
+            starter.wait(patience(10))
     wait_until(lambda: tool.good("ps", "-q") == "", "the containers' ends")
     # Opening the root for writing sweeps; what is left is whole containers, which can be started and removed.
     for name in tool.good("ps", "-aq").split():
@@ -202,7 +204,7 @@ def test_a_monitor_killed_at_any_moment_leaves_nothing_running(tool: Tool, seed:
         end = time.monotonic() + chance.random() * 0.15
         while time.monotonic() < end:
             _kill_monitors_of(tool, chance)
-        assert starter.wait(20) in (0, 125, 137)
+        assert starter.wait(patience(20)) in (0, 125, 137)
     wait_until(lambda: tool.good("ps", "-q") == "", "the containers' ends")
     tool("rm", "-f", *tool.good("ps", "-aq").split())
     tool.good("run", "--rm", BOX, "true")
@@ -334,7 +336,7 @@ def test_two_commands_at_once_end_in_one_clean_state(tool: Tool) -> None:
             for words in (["start", "box"], ["rm", "-f", "box"], ["start", "box"], ["rm", "-f", "box"])
         ]
         for racer in racers:
-            racer.wait(30)
+            racer.wait(patience(30))
         tool("rm", "-f", "box")
         assert tool.good("ps", "-aq") == ""
 

@@ -2,49 +2,76 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from minidock.runtime.cgroup import Cgroup
-from tests.conftest import lacking, missing
-from tests.integration.tool import Tool
+from minidock.runtime.cgroup import Cgroup, hierarchies
+from tests.conftest import missing
+from tests.integration.tool import Tool, command
+from tests.patience import patience
 
 BOX = "busybox:test"
 
 
-def group_file(tool: Tool, name: str, controller: str, file: str) -> str:
-    """The content of a file of the container's v1 group."""
-    path = Cgroup.open(tool.inspect(name)["Id"]).path_of(controller)
-    if path is None:
-        lacking(f"no v1 controller {controller}")
-    return Path(str(path), file).read_text().strip()
+def is_v1(controller: str) -> bool:
+    """Whether this host has the controller in a hierarchy of v1."""
+    return any(controller in each.controllers.split(",") for each in hierarchies())
 
 
+def group_file(tool: Tool, name: str, controller: str, v1: str, v2: str) -> str | None:
+    """The content of a file of the container's group; None for v2's limit of swap on a kernel that counts none."""
+    group = Cgroup.open(tool.inspect(name)["Id"])
+    path = group.path_of(controller)
+    if path is not None:
+        return Path(path, v1).read_text().strip()
+    assert group.v2_path is not None, f"the container has no group of {controller}"
+    if v2 == "memory.swap.max" and not Path(group.v2_path, v2).exists():
+        assert Path(group.v2_path, "memory.max").exists()
+        return None
+    return Path(group.v2_path, v2).read_text().strip()
+
+
+# options, controller, file and value on v1, file and value on v2
 WANTED = (
-    ("--memory=32m", "memory", "memory.limit_in_bytes", str(32 << 20)),
-    ("--memory=32m", "memory", "memory.memsw.limit_in_bytes", str(64 << 20)),
-    ("--memory=32m --memory-swap=-1", "memory", "memory.limit_in_bytes", str(32 << 20)),
-    ("--memory=32m --memory-reservation=16m", "memory", "memory.soft_limit_in_bytes", str(16 << 20)),
-    ("--memory-swappiness=7", "memory", "memory.swappiness", "7"),
-    ("--cpus=0.5", "cpu", "cpu.cfs_quota_us", "50000"),
-    ("--cpus=.25", "cpu", "cpu.cfs_quota_us", "25000"),
-    ("--cpu-period=50000 --cpu-quota=20000", "cpu", "cpu.cfs_period_us", "50000"),
-    ("--cpu-period=50000 --cpu-quota=20000", "cpu", "cpu.cfs_quota_us", "20000"),
-    ("-c 77", "cpu", "cpu.shares", "77"),
-    ("--cpuset-cpus=0", "cpuset", "cpuset.cpus", "0"),
-    ("--cpuset-mems=0", "cpuset", "cpuset.mems", "0"),
-    ("--pids-limit=9", "pids", "pids.max", "9"),
-    ("--pids-limit=-1", "pids", "pids.max", "max"),
-)
+    ("--memory=32m", "memory", "memory.limit_in_bytes", str(32 << 20), "memory.max", str(32 << 20)),
+    ("--memory=32m", "memory", "memory.memsw.limit_in_bytes", str(64 << 20), "memory.swap.max", str(32 << 20)),
+    ("--memory=32m --memory-swap=48m", "memory", "memory.memsw.limit_in_bytes", str(48 << 20),
+     "memory.swap.max", str(16 << 20)),
+    ("--memory=32m --memory-swap=-1", "memory", "memory.limit_in_bytes", str(32 << 20), "memory.swap.max", "max"),
+    ("--memory=32m --memory-reservation=16m", "memory", "memory.soft_limit_in_bytes", str(16 << 20),
+     "memory.low", str(16 << 20)),
+    ("--cpus=0.5", "cpu", "cpu.cfs_quota_us", "50000", "cpu.max", "50000 100000"),
+    ("--cpus=.25", "cpu", "cpu.cfs_quota_us", "25000", "cpu.max", "25000 100000"),
+    ("--cpu-period=50000 --cpu-quota=20000", "cpu", "cpu.cfs_period_us", "50000", "cpu.max", "20000 50000"),
+    ("--cpu-period=50000 --cpu-quota=20000", "cpu", "cpu.cfs_quota_us", "20000", "cpu.max", "20000 50000"),
+    ("-c 77", "cpu", "cpu.shares", "77", "cpu.weight", "3"),
+    ("--cpuset-cpus=0", "cpuset", "cpuset.cpus", "0", "cpuset.cpus", "0"),
+    ("--cpuset-mems=0", "cpuset", "cpuset.mems", "0", "cpuset.mems", "0"),
+    ("--pids-limit=9", "pids", "pids.max", "9", "pids.max", "9"),
+    ("--pids-limit=-1", "pids", "pids.max", "max", "pids.max", "max"),
+)  # fmt: skip
 
 
 def test_every_limit_is_in_its_file(tool: Tool) -> None:
-    for number, (words, controller, file, value) in enumerate(WANTED):
+    for number, (words, controller, v1, v1_value, v2, v2_value) in enumerate(WANTED):
         name = f"c{number}"
         tool.good("run", "-d", "--name", name, *words.split(), BOX, "sleep", "600")
-        assert group_file(tool, name, controller, file) == value, words
+        wanted = v1_value if is_v1(controller) else v2_value
+        assert group_file(tool, name, controller, v1, v2) in (wanted, None), words
         tool.good("rm", "-f", name)
+
+
+def test_swappiness_is_v1_s_alone(tool: Tool) -> None:
+    """On v2 docker's warning, and a container without."""
+    done = tool("run", "-d", "--name", "box", "--memory-swappiness=7", BOX, "sleep", "600")
+    assert done.returncode == 0, done
+    path = Cgroup.open(tool.inspect("box")["Id"]).path_of("memory")
+    if path is not None:
+        assert Path(path, "memory.swappiness").read_text() == "7\n"
+    else:
+        assert "WARNING: Your kernel does not support memory swappiness capabilities" in done.stderr
 
 
 def test_memory_runs_out(tool: Tool) -> None:
@@ -83,8 +110,9 @@ def test_throttled_device(tool: Tool) -> None:
     number = Path(f"/sys/class/block/{device}/dev")
     tool.good("run", "-d", "--name", "box", "--device-write-bps", f"/dev/{device}:1mb", BOX, "sleep", "600")
     if number.exists():
-        expected = f"{number.read_text().strip()} {1 << 20}"
-        assert group_file(tool, "box", "blkio", "blkio.throttle.write_bps_device") == expected
+        on_v1, on_v2 = str(1 << 20), f"rbps=max wbps={1 << 20} riops=max wiops=max"
+        expected = f"{number.read_text().strip()} {on_v1 if is_v1('blkio') else on_v2}"
+        assert group_file(tool, "box", "blkio", "blkio.throttle.write_bps_device", "io.max") == expected
 
 
 def test_a_missing_device_is_an_error_at_the_start(tool: Tool) -> None:
@@ -94,15 +122,13 @@ def test_a_missing_device_is_an_error_at_the_start(tool: Tool) -> None:
     assert tool.groups_of(tool.inspect("box")["Id"]) == []
 
 
-@pytest.mark.parametrize("prepare", ["mount -o remount,bind,ro /sys/fs/cgroup/memory", "umount /sys/fs/cgroup/memory"])
+@pytest.mark.parametrize("prepare", ["mount -o remount,bind,ro", "umount"])
 def test_a_limit_that_the_host_cannot_give_is_never_silent(tool: Tool, prepare: str) -> None:
-    import subprocess
-
-    from tests.integration.tool import command
-
-    words = ["unshare", "-m", "sh", "-c", prepare + '; exec "$@"', "sh", *command("run", "-m", "64m", BOX, "true")]
-    done = subprocess.run(words, capture_output=True, text=True, env=tool.environment, timeout=60)
-    if prepare.startswith("umount"):
+    place = "/sys/fs/cgroup/memory" if is_v1("memory") else "/sys/fs/cgroup"
+    words = ["unshare", "-m", "sh", "-c", f'{prepare} {place}; exec "$@"', "sh"]
+    words += command("run", "-m", "64m", BOX, "true")
+    done = subprocess.run(words, capture_output=True, text=True, env=tool.environment, timeout=patience(60))
+    if prepare == "umount":
         assert done.returncode == 0, done
         assert "WARNING: Your kernel does not support memory limit capabilities" in done.stderr
     else:

@@ -18,6 +18,7 @@ from minidock.store.root import DataRoot
 from tests import netns
 from tests.conftest import missing
 from tests.integration.tool import Tool, command, wait_until
+from tests.patience import patience
 
 BOX = "busybox:test"
 
@@ -111,10 +112,11 @@ def test_the_first_starts_of_a_root_may_overtake_each_other(data_root: DataRoot)
     assert data_root.endpoints.ids() == ["ab" * 32]
 
 
+@pytest.mark.many
 def test_fifty_starts_at_once_get_fifty_addresses(tool: Tool) -> None:
     words = ("run", "--rm", BOX, "ip", "-o", "-4", "address", "show", "dev", "eth0")
     running = [tool.start("run", "-d", "--name", f"box{number}", BOX, "sleep", "1000") for number in range(50)]
-    assert [process.wait(120) for process in running] == [0] * 50
+    assert [process.wait(patience(120)) for process in running] == [0] * 50
     names = [f"box{number}" for number in range(50)]
     addresses = [tool.inspect(name)["NetworkSettings"]["IPAddress"] for name in names]
     assert len(set(addresses)) == 50
@@ -149,7 +151,7 @@ def test_a_killed_starter_takes_no_address_along(tool: Tool) -> None:
     wait_until(lambda: "box" in tool.good("ps", "--format", "{{.Names}}").split(), "the container")
     address = tool.inspect("box")["NetworkSettings"]["IPAddress"]
     starter.kill()
-    starter.wait(10)
+    starter.wait(patience(10))
     other = tool.good("run", "--rm", BOX, "ip", "-o", "-4", "address", "show", "dev", "eth0")
     assert f" {address}/" not in other
     netns.ping(address)
@@ -205,7 +207,7 @@ def test_killed_at_a_step_of_the_set_up(tool: Tool, call: str, number: int) -> N
     told = tool.root.parent / "strace"
     words = ["strace", "-f", "-qq", "-o", str(told), "-e", f"trace={call}", "-e", kill]
     words += command("run", "--rm", "--name", "box", BOX, "true")
-    subprocess.run(words, env=tool.environment, capture_output=True, timeout=60, stdin=subprocess.DEVNULL)
+    subprocess.run(words, env=tool.environment, capture_output=True, timeout=patience(60), stdin=subprocess.DEVNULL)
     assert "killed by SIGKILL" in told.read_text(errors="replace")
     for pid in of_root(tool):
         os.kill(pid, signal.SIGKILL)
@@ -229,10 +231,11 @@ def test_bridges_of_roots_that_are_no_more_are_removed(tool: Tool, scratch: Path
     assert name not in rules and bridge_of(tool) in rules
 
 
+@pytest.mark.many
 def test_two_data_roots_do_not_collide(tool: Tool, scratch: Path, busybox_archive: Path) -> None:
     other = Tool(scratch / "other", busybox_archive)
     starts = [each.start("run", "-d", "--name", "box", BOX, "sleep", "1000") for each in (tool, other)]
-    assert [process.wait(60) for process in starts] == [0, 0]
+    assert [process.wait(patience(60)) for process in starts] == [0, 0]
     places = [each.inspect("box")["NetworkSettings"] for each in (tool, other)]
     assert places[0]["Gateway"] != places[1]["Gateway"]
     assert bridge_of(tool) != bridge_of(other)

@@ -15,6 +15,7 @@ from tests.conftest import kernel_version, lacking
 from tests.integration.conftest import SubordinateIDs
 from tests.integration.test_hazards_d import PLANNED, names_between
 from tests.integration.tool import Terminal, Tool, command
+from tests.patience import patience
 
 BOX = "busybox:test"
 FIRST, COUNT, MODE = SubordinateIDs.FIRST, SubordinateIDs.COUNT, f"remap:{SubordinateIDs.USER}"
@@ -336,7 +337,7 @@ def test_nothing_is_taken_from_the_container_on_the_way(tool: Tool, scratch: Pat
         env=tool.environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=patience(60),
         check=False,
     )
     assert done.returncode == 0, done

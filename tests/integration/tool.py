@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import builders
+from tests.patience import patience
 
 PROJECT = Path(__file__).resolve().parents[2]
 GROUPS = Path("/sys/fs/cgroup")
@@ -51,7 +52,7 @@ class Tool:
 
     def __call__(self, *words: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
         """Run a command to its end; its failure is the caller's to judge."""
-        options.setdefault("timeout", 60)
+        options.setdefault("timeout", patience(60))
         return builders.run_command(*self.prefix, *command(*words), check=False, env=self.environment, **options)
 
     def good(self, *words: str | Path, **options: Any) -> str:
@@ -84,7 +85,7 @@ class Tool:
 
     def groups_of(self, container_id: str) -> list[str]:
         """The control groups that carry this container's name."""
-        return [str(path) for path in GROUPS.glob(f"*/minidock/{container_id}")]
+        return [str(path) for depth in ("", "*/") for path in GROUPS.glob(f"{depth}minidock/{container_id}")]
 
     def close(self) -> None:
         """End and remove every container."""
@@ -101,7 +102,7 @@ class Tool:
 
 def wait_until(condition: Any, what: str, timeout_s: float = 15) -> Any:
     """Ask again and again until the answer is true; the kernel tells nobody about these things."""
-    end = time.monotonic() + timeout_s
+    end = time.monotonic() + patience(timeout_s)
     while time.monotonic() < end:
         value = condition()
         if value:
@@ -138,7 +139,7 @@ class Terminal:
 
     def expect(self, text: bytes, timeout_s: float = 15) -> bytes:
         """Read until text has been shown; what was shown up to its end."""
-        end = time.monotonic() + timeout_s
+        end = time.monotonic() + patience(timeout_s)
         while text not in self.seen:
             left = end - time.monotonic()
             if left <= 0 or not select.select([self.master], [], [], left)[0]:
@@ -179,6 +180,6 @@ class Terminal:
         """End the command if it still runs."""
         if self.process.poll() is None:
             self.process.kill()
-            self.process.wait(10)
+            self.process.wait(patience(10))
         os.close(self.master)
         os.close(self.slave)
