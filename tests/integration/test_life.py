@@ -176,6 +176,7 @@ def test_a_rm_container_whose_monitor_was_killed_goes_with_the_next_create(tool:
     assert tool.groups_of(identity) == []
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("seed", range(3))
 def test_a_starter_killed_at_any_moment_leaves_nothing_half_made(tool: Tool, seed: int) -> None:
     chance = random.Random(seed)
@@ -196,6 +197,7 @@ def test_a_starter_killed_at_any_moment_leaves_nothing_half_made(tool: Tool, see
     assert tool.good("ps", "-aq") == ""
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("seed", range(3))
 def test_a_monitor_killed_at_any_moment_leaves_nothing_running(tool: Tool, seed: int) -> None:
     chance = random.Random(seed)

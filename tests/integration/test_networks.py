@@ -198,6 +198,7 @@ STEPS = [
 ]
 
 
+@pytest.mark.many
 @pytest.mark.parametrize(("call", "number"), STEPS)
 def test_killed_at_a_step_of_the_set_up(tool: Tool, call: str, number: int) -> None:
     """strace kills each process, the starter, the monitor and the child, when it makes this call for this time."""

@@ -172,3 +172,14 @@ def test_words_refused(option: str, text: Any, reason: str) -> None:
 def test_cpuset_lists() -> None:
     assert parse_cpuset("0-2,5") == {0, 1, 2, 5}
     assert [parse_cpuset(text) for text in ("", "x", "2-1", "1-", "-1", "0,,1")] == [None] * 6
+
+
+def test_what_is_made_on_v2_hands_down_what_stats_reads(scratch: Path) -> None:
+    """In groups of minidock's own making alone, and nothing that is handed down already."""
+    (scratch / "cgroup.controllers").write_text("cpuset cpu io memory hugetlb pids\n")
+    (scratch / "cgroup.subtree_control").write_text("memory pids\n")
+    told: list[str] = []
+    for _ in range(2):
+        Cgroup.create("c" * 64, mounted=[Hierarchy(str(scratch), "", True)], trace=lambda _, text: told.append(text))
+    written = [line for line in told if line.startswith("echo")]
+    assert written == [f"echo +{name} > {scratch}/cgroup.subtree_control" for name in ("cpu", "io")]

@@ -25,6 +25,7 @@ def _files(*names: str) -> list[str]:
 GROUPS = _files("cgroup", "limits", "pause", "usage")
 CI = _files("launch", "join", "store_mounts", "networks", "firewall") + GROUPS
 SMOKE = CI + _files("userns", "commit", "life")
+SYSTEMD = _files("systemd")
 DOCKER = ["tests/interop/test_one_root_any_host.py"]
 
 
@@ -79,6 +80,8 @@ def run_leg(leg: Leg, out: Path, *, in_place_of_smoke: list[str] = SMOKE, timeou
     clear(out)
     began = time.monotonic()
     tests = in_place_of_smoke if leg.tests is SMOKE else leg.tests
+    if not leg.quick and not leg.docker:
+        tests = tests + SYSTEMD
     # The suite's own limit on one test is made for a machine that runs at full speed.
     command = ["pytest", "-q", "-rs", "--durations=10", "--timeout=1200", "-m", "not many", *tests]
     text = f"CI=1; export CI; exec {shlex.join(command)} --junitxml=$VM_OUT/junit.xml"

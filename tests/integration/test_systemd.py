@@ -1,0 +1,52 @@
+"""Containers' control groups beside systemd's, which reads and writes the same tree; in the test machine alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from minidock.runtime.cgroup import Cgroup
+from tests import builders
+from tests.integration.tool import Tool
+
+BOX = "busybox:test"
+LIMITS = ("-m", "32m", "--pids-limit", "9", "--cpus", "0.5")
+
+
+def _groups_of(process: int) -> str:
+    return Path(f"/proc/{process}/cgroup").read_text()
+
+
+def _limits(group: Cgroup) -> list[str]:
+    files = (
+        ("memory", "memory.limit_in_bytes", "memory.max"),
+        ("pids", "pids.max", "pids.max"),
+        ("cpu", "cpu.cfs_quota_us", "cpu.max"),
+    )
+    found = []
+    for controller, v1, v2 in files:
+        path = group.path_of(controller)
+        found.append(Path(path, v1).read_text() if path else Path(str(group.v2_path), v2).read_text())
+    return found
+
+
+def test_systemd_at_work_leaves_limits_as_they_are(tool: Tool) -> None:
+    """Units that want controllers come and go, and all is read anew; the container stays where and as it was."""
+    tool.good("run", "-d", "--name", "box", *LIMITS, BOX, "sleep", "1000")
+    tool.good("run", "-d", "--name", "plain", BOX, "sleep", "1000")
+    box = tool.inspect("box")
+    group = Cgroup.open(box["Id"])
+    before = _groups_of(box["State"]["Pid"]), _limits(group)
+    assert "minidock" in before[0]
+    for properties in (["CPUWeight=50", "IOWeight=50"], ["MemoryMax=64M", "TasksMax=10", "CPUQuota=20%"]):
+        words = [f"--property={each}" for each in properties]
+        builders.run_command("systemd-run", "--quiet", "--wait", *words, "true", timeout=600)
+        builders.run_command("systemctl", "daemon-reload", timeout=600)
+    assert (_groups_of(box["State"]["Pid"]), _limits(group)) == before
+    shown = tool.good("stats", "--no-stream", "--format", "{{.Name}} {{.PIDs}} {{.MemUsage}}").splitlines()
+    rows = {line.split()[0]: line.split()[1:] for line in shown}
+    assert (rows["box"][0], rows["box"][-1], rows["plain"][0]) == ("1", "32MiB", "1")
+    assert rows["plain"][1] != "0B"
+    failed = builders.run_command("systemctl", "--failed", "--plain", "--no-legend", timeout=600)
+    assert "minidock" not in failed.stdout
+    tool.good("rm", "-f", "box", "plain")
+    builders.run_command("systemctl", "daemon-reload", timeout=600)
