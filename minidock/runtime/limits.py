@@ -6,7 +6,8 @@ cannot give is an error, since the caller asked for it; creation warns of it bef
 On a host with only v2 the groups stay at `/minidock/<container id>`, beside systemd's slices, as an engine with the
 cgroupfs driver has them at `/docker`, or below the unit that systemd has delegated to us. Of the groups above, only
 `cgroup.subtree_control` is written, and only to add a controller that a limit or `stats` needs; nothing of systemd's is
-taken away or moved. A delegated group gives controllers on only once it has no process of its own, so those go into a leaf.
+taken away or moved. A delegated group gives controllers on only once it has no process of its own, so those go into a
+leaf.
 Source: opencontainers/runc libcontainer/cgroups/{fs,fs2}; kernel admin-guide/cgroup-v1/, cgroup-v2.rst, "No Internal
 Process Constraint"; systemd docs/CGROUP_DELEGATION.md
 """
