@@ -17,6 +17,7 @@ from minidock.runtime.merged import open_layers
 from minidock.runtime.prepare import volume_mount
 from minidock.store.overlay2 import read_link
 from minidock.store.treecopy import copy_tree
+from minidock.store.volumes import volume_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,6 +108,16 @@ class ContainerVolumes:
                 tree.fill(request, f"/proc/self/fd/{mounted}/.")
             finally:
                 os.close(mounted)
+
+    def warnings(self) -> list[str]:
+        """What differs from the engine, which mounts a volume once for all: a tmpfs that another container has, too."""
+        told = []
+        for name in sorted({volume_of(point) for point in self.points.values()} - {""}):
+            path = f"{self._root.volumes.path}/{name}"
+            wanted = volume_mount(path) if os.path.exists(f"{path}/opts.json") else None
+            if wanted is not None and wanted.fstype == "tmpfs" and len(self._root.volumes.users().get(name, ())) > 1:
+                told.append(f"volume {name} is a tmpfs: each container that mounts it has files of its own there")
+        return told
 
     def undo(self) -> None:
         """Take back what was made for a container that did not come to be."""

@@ -201,6 +201,8 @@ def _create(
 
         remove_abandoned(root.containers.abandoned)
     container.warnings += warnings
+    if volumes is not None:
+        container.warnings += volumes.warnings()
     return container
 
 

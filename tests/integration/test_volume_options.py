@@ -69,6 +69,19 @@ def test_a_tmpfs(tool: Tool) -> None:
     assert mounts_of(tool) == []
 
 
+def test_a_tmpfs_that_two_containers_have_is_told(tool: Tool) -> None:
+    """docker mounts it once for both; here each has its own, which is said when the second is made."""
+    tool.good("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "fast")
+    first = tool("run", "-d", "--name", "one", "-v", "fast:/x", *QUIET, "sleep", "1000")
+    assert first.stderr == ""
+    second = tool("run", "--rm", "-v", "fast:/y", *QUIET, "ls", "/y")
+    assert second.stderr == (
+        "WARNING: volume fast is a tmpfs: each container that mounts it has files of its own there\n"
+    )
+    tool.good("rm", "-f", "one")
+    assert tool("run", "--rm", "-v", "fast:/x", *QUIET, "true").stderr == ""
+
+
 @pytest.fixture
 def loop_device(scratch: Path) -> Iterator[str]:
     """A block device with an ext4 file system, on a file."""
