@@ -10,6 +10,7 @@ import os
 import time
 
 from minidock.errors import CommandError, ContainerNotRunning, MinidockError
+from minidock.runtime.attach import refuse_foreign
 from minidock.runtime.pause import group_of
 
 TYPE_CHECKING = False
@@ -35,7 +36,10 @@ def top(root: DataRoot, container: str, options: Sequence[str] = ()) -> tuple[li
         raise ContainerNotRunning(f"Container {found.id} is restarting, wait until the container is running")
     if not found.is_running():
         raise ContainerNotRunning(f"Container {found.id} is not running")
-    pids = _all_pids(group_of(found))
+    pids = _all_pids(group_of(found)) - {0}
+    if not pids:
+        # Of another namespace's processes the kernel tells only those that have a number in ours.
+        refuse_foreign(found)
     if options and list(options) != ["-ef"]:
         return _ask_ps(options, pids)
     rows = [row for row in map(_row, sorted(pids)) if row]

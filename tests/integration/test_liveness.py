@@ -172,6 +172,8 @@ def test_a_container_runs_wherever_one_looks_from(tool: Tool, elsewhere: Elsewhe
         ("rm", "-f", "box"),
         ("exec", "box", "true"),
         ("pause", "box"),
+        ("unpause", "box"),
+        ("top", "box"),
         ("restart", "box"),
         ("cp", "box:/etc/passwd", "-"),
         ("export", "box"),
@@ -181,6 +183,7 @@ def test_a_container_runs_wherever_one_looks_from(tool: Tool, elsewhere: Elsewhe
         done = elsewhere(*words)
         assert done.returncode != 0, words
         assert "is run from another pid namespace" in done.stderr, (words, done)
+        assert len(done.stderr.splitlines()) == 1, (words, done)
     assert "You cannot remove a running container" in elsewhere("rm", "box").stderr
     assert elsewhere("start", "box").returncode == 0, "it runs already"
     assert elsewhere("commit", "box", "seen:1").returncode == 0
