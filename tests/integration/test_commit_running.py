@@ -24,6 +24,7 @@ from minidock.verbs.pause import unpause
 from minidock.verbs.pull_tar import pull_tar
 from minidock.verbs.rm import rm
 from minidock.verbs.run import run
+from tests.conftest import whole
 from tests.integration.tool import command
 
 # Each turn writes one number into two files, the second never ahead of the first.
@@ -64,7 +65,7 @@ def is_going_on(root: DataRoot, container: Container) -> bool:
 
 
 def test_no_commit_is_torn(data_root: DataRoot, writer: Container) -> None:
-    for _ in range(20):
+    for _ in range(whole(200, 20)):
         result = commit(data_root, "writer", "snapshot:1")
         assert result.chain_id
         layer = Path(data_root.layers.diff_path(data_root.layers.get(result.chain_id).cache_id))

@@ -333,6 +333,38 @@ def test_f3_many_change_the_names_at_once(tool: Tool) -> None:
         assert root.faults() == []
 
 
+def test_f5_images_go_while_containers_are_made_of_them(tool: Tool) -> None:
+    """Names come and go under rmi -f on a common base: what was made of an image stays whole, and no layer is lost."""
+    tool.good("run", "--name", "base", *BOX, "sh", "-c", "echo x >/x")
+    rounds = whole(100, 4)
+
+    def work(number: int) -> list[str]:
+        chance, kept = random.Random(number), []
+        for turn in range(rounds):
+            name, own = f"derived:{chance.randrange(3)}", f"kept{number}-{turn}"
+            tool.good("commit", "base", f"derived:{chance.randrange(3)}")
+            run = tool("run", "--rm", "--network", "none", name, "cat", "/x")
+            made = tool("create", "--name", own, "--network", "none", name, "cat", "/x")
+            gone = tool("rmi", "-f", f"derived:{chance.randrange(3)}")
+            assert (run.returncode, run.stdout) == (0, "x\n") or "Unable to find image" in run.stderr, run
+            assert made.returncode == 0 or "Unable to find image" in made.stderr, made
+            assert gone.returncode == 0 or "No such image" in gone.stderr, gone
+            kept += [] if made.returncode else [own]
+        return kept
+
+    with ThreadPoolExecutor(6) as pool:
+        kept = [name for names in pool.map(work, range(6)) for name in names]
+    assert kept
+    for name in kept:
+        assert tool.good("start", "-a", name) == "x"
+    tool.good("rm", "base", *kept)
+    tool.good("rmi", "-f", *set(tool.good("images", "-q").split()))
+    with DataRoot.open(str(tool.root)) as root:
+        verify(root)
+        assert root.faults() == []
+        assert root.layers.all() == [], "nothing refers to any"
+
+
 def test_d13_a_large_output_ends_with_its_last_line(tool: Tool) -> None:
     """The reader stands still until the pipe is full and a while longer, which holds the container back, then reads."""
     size = whole(1 << 30, 32 << 20)

@@ -14,10 +14,11 @@ import pytest
 
 from minidock.store.root import DataRoot
 from tests import builders
+from tests.conftest import whole
 from tests.integration.test_store_crash import verify
 
 PROJECT = Path(__file__).parents[2]
-KILLS = 14
+KILLS = whole(1000, 14)
 
 
 def start(root: Path, *words: str | Path) -> subprocess.Popen[bytes]:

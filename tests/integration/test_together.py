@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import whole
 from tests.integration.tool import Tool, wait_until
 
 pytestmark = pytest.mark.root
 QUIET = ("--network", "none", "busybox:test")
 WORKERS = 8
 EACH = 13
-KILLS = 24
+KILLS = whole(1000, 24)
 
 
 def monitors(tool: Tool) -> list[str]:
