@@ -29,6 +29,8 @@ _MAKERS = frozenset(("pull_tar", "load", "import_", "commit", "save", "export", 
 
 def run(argv: list[str]) -> int:
     """Run one command line, without the program's name, and return its exit status."""
+    if argv[:1] == ["help"]:
+        argv = [*argv[1:], "--help"]
     if "_MINIDOCK_COMPLETE" not in os.environ:
         from minidock.cli.grammar import parse
 

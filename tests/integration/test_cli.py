@@ -394,6 +394,8 @@ def test_create_then_start_attached(loaded: Cli) -> None:
 
 def test_help_and_version(cli: Cli) -> None:
     help_text = cli("--help").stdout
+    assert cli("help").stdout == help_text
+    assert cli("help", "volume", "create").stdout == cli("volume", "create", "--help").stdout != help_text
     for name in ("pull-tar", "run", "commit", "images", "container"):
         assert f"\n  {name} " in help_text
     assert cli("--version").stdout.startswith("minidock version ")
