@@ -394,8 +394,11 @@ def test_create_then_start_attached(loaded: Cli) -> None:
 
 def test_help_and_version(cli: Cli) -> None:
     help_text = cli("--help").stdout
-    assert cli("help").stdout == help_text
-    assert cli("help", "volume", "create").stdout == cli("volume", "create", "--help").stdout != help_text
+    entry = [sys.executable, "-I", "-S", "-c", ENTRY]
+    for words in ((), ("volume", "create")):
+        shown = subprocess.run([*entry, "help", *words], capture_output=True, text=True, timeout=60, check=True).stdout
+        assert shown == subprocess.run([*entry, *words, "--help"], capture_output=True, text=True, timeout=60).stdout
+        assert shown.startswith("Usage: minidock ")
     for name in ("pull-tar", "run", "commit", "images", "container"):
         assert f"\n  {name} " in help_text
     assert cli("--version").stdout.startswith("minidock version ")
