@@ -21,8 +21,8 @@ __all__ = ("legs_of_ci", "nothing_is_left")
 # Before anything is started: engines and containers are in the session's network, too.
 netns.enter_own()
 
-# A shell that starts a session in the background has it ignore these, and so would every command under test.
-for _number in (signal.SIGINT, signal.SIGQUIT):
+# A shell that starts a session in the background has it ignore these (nohup SIGHUP), and so would every command.
+for _number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
     if signal.getsignal(_number) == signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
