@@ -18,12 +18,12 @@ from minidock.network.bridge import change, ensure_bridge
 from minidock.network.hostfiles import change_hosts, peer_lines
 from minidock.network.joining import (
     drop_place,
-    hosts_path,
     own_names,
     place,
     reclaim_locked,
     tell_names,
 )
+from minidock.network.leaving import hosts_path
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -17,6 +17,7 @@ from minidock.linux.netlink import Netlink, remove_link
 from minidock.network.attachment import Attachment
 from minidock.network.bridge import change, ensure_bridge, find_index
 from minidock.network.hostfiles import change_hosts, own_lines, peer_lines
+from minidock.network.leaving import HeldPlaces, forget_names, hosts_path, leave
 from minidock.store.endpoints import Endpoint, Membership, NetworkLock
 from minidock.store.networks import ENABLE_ICC
 
@@ -71,7 +72,7 @@ class Places:
         """Give everything back; what the kernel does not take along is removed."""
         with NetworkLock(self.root):
             # Read anew: the container may have been connected to other networks since.
-            _leave(self.root, self.root.endpoints.get(self.container_id) or self.membership)
+            leave(self.root, self.root.endpoints.get(self.container_id) or self.membership)
             # The links go with the container's network, which has no process any more; to wait for that would take
             # longer than all the rest.
         self.close()
@@ -144,6 +145,25 @@ def join_networks(container: Container, hostname: str) -> Places:
     return places
 
 
+def resume_places(container: Container, held: HeldPlaces) -> Places:
+    """The places of a container that is to be started once more, from what has kept them meanwhile.
+
+    Raises: NoSuchNetwork, SyscallError
+    """
+    root = container.root
+    with NetworkLock(root):
+        membership = root.endpoints.get(container.id) or Membership(container.id, [])
+        with Netlink() as link:
+            bridges = [ensure_bridge(root, root.networks.get(one.network), link) for one in membership.endpoints]
+    places = Places(root, membership, held.fd, Attachment(membership.endpoints, bridges))
+    if membership.ports:
+        from minidock.network.publish import resume_claim
+
+        places.claim = resume_claim(membership.ports, held.sockets())
+        places.attachment.has_ports = True
+    return places
+
+
 def _claim_ports(container: Container, places: Places) -> None:
     """Claim the host ports that are to be published; on an internal network there are none."""
     gateway = places.attachment.gateway
@@ -172,11 +192,6 @@ def tell_names(root: DataRoot, one: Endpoint, container_id: str, others: Sequenc
             lines += peer_lines(place.addresses, place.names)
             change_hosts(hosts_path(root, member.container_id), add=peer_lines(one.addresses, one.names))
     return lines
-
-
-def hosts_path(root: DataRoot, container_id: str) -> str:
-    """A container's hosts file on the host."""
-    return f"{root.path}/containers/{container_id}/hosts"
 
 
 def place(
@@ -279,7 +294,7 @@ def reclaim_locked(root: DataRoot) -> list[Membership]:
         # A process that has changed its user may outlive its monitor.
         member.is_live = member.is_live or _is_orphan(root, member.container_id)
         if not member.is_live:
-            _leave(root, member)
+            leave(root, member)
             for one in member.endpoints:
                 remove_leftover(root, one)
             continue
@@ -293,26 +308,6 @@ def _is_orphan(root: DataRoot, container_id: str) -> bool:
         return root.containers.get(container_id).is_running()
     except MinidockError:
         return False
-
-
-def _leave(root: DataRoot, member: Membership) -> None:
-    """Take a member's ports and names away, and then its record."""
-    if member.ports:
-        from minidock.network.publish import unpublish
-
-        unpublish(member.container_id, trace=root.trace)
-    named = [one for one in member.endpoints if one.names]
-    if named:
-        for other in root.endpoints.all():
-            for one in named:
-                forget_names(root, one, other)
-    root.endpoints.remove(member.container_id)
-
-
-def forget_names(root: DataRoot, one: Endpoint, other: Membership) -> None:
-    """Take a member's names out of another's file, if they shared that network."""
-    if other.endpoint(one.network_id) is not None:
-        change_hosts(hosts_path(root, other.container_id), remove=peer_lines(one.addresses, one.names))
 
 
 def drop_place(root: DataRoot, member: Membership, one: Endpoint) -> None:

@@ -21,6 +21,7 @@ from minidock.network import firewall
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from minidock.linux.nfnetlink import Message, Nftables
     from minidock.store.containers import Container
@@ -52,6 +53,10 @@ class Claim:
     def descriptors(self) -> list[int]:
         """The sockets, for a process that is to keep them."""
         return [one.fileno() for one in self._sockets]
+
+    def take(self, descriptors: Sequence[int]) -> None:
+        """Keep sockets that are bound already."""
+        self._sockets += [_socket.socket(fileno=fd) for fd in descriptors]
 
     def close(self) -> None:
         """Give the ports back, as far as this process holds them."""
@@ -178,6 +183,14 @@ def claim_for(container: Container, addresses: tuple[str, ...]) -> Claim:
     except BaseException:
         made.close()
         raise
+    return made
+
+
+def resume_claim(documents: Sequence[list[Any]], descriptors: Sequence[int]) -> Claim:
+    """A claim from what is on record of its ports, and the sockets that hold them; raises FormatError."""
+    made = Claim()
+    made.ports = [PublishedPort.from_document(document) for document in documents]
+    made.take(descriptors)
     return made
 
 

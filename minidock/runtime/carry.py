@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 _CHUNK_BYTES = 64 << 10
 # How long output may stay open without a byte after the first process has ended (moby: 3 s as well).
 _DRAIN_MS = 3000
+# How long nobody has listened by the time that the monitor is told.
+ALONE_MS = 1000
 _IN = select.POLLIN | select.POLLHUP | select.POLLERR
 
 
@@ -114,9 +116,11 @@ class Carrier:
     """
 
     __slots__ = (
+        "_alone_from",
         "_by_control",
         "_by_sink",
         "_by_source",
+        "_left_alone",
         "_poll",
         "_sources",
         "ended",
@@ -144,6 +148,8 @@ class Carrier:
         self.woken = woken
         self.ended = False
         self.health: Health | None = None
+        self._left_alone: Callable[[], None] | None = None
+        self._alone_from = 0.0
         if wake_fd >= 0:
             self._poll.register(wake_fd, _IN)
 
@@ -151,6 +157,11 @@ class Carrier:
         """From now on see to the container's health, too."""
         self.health = health
         health.watch(self._poll)
+
+    def when_left_alone(self, act: Callable[[], None]) -> None:
+        """Call this, once, when for a while nobody has listened and the process goes on."""
+        self._left_alone = act
+        self._alone_from = time.monotonic()
 
     @property
     def listeners(self) -> list[Listener]:
@@ -186,6 +197,9 @@ class Carrier:
                     self._handle(fd)
             if self.health is not None:
                 self.health.act()
+            if self._left_alone is not None and self._alone_ms() <= 0:
+                act, self._left_alone = self._left_alone, None
+                act()
         for source in self._sources:
             if source.log is not None:
                 source.log.finish()
@@ -195,7 +209,15 @@ class Carrier:
             return _DRAIN_MS
         if self.health is not None:
             return self.health.left_ms()
+        if self._left_alone is not None and not self._by_control:
+            return max(self._alone_ms(), 0)
         return None
+
+    def _alone_ms(self) -> int:
+        """How long until the process is left alone; more than nothing while somebody listens, or it has ended."""
+        if self.ended or self._by_control:
+            return ALONE_MS
+        return ALONE_MS - int((time.monotonic() - self._alone_from) * 1000)
 
     def flush(self) -> None:
         """Hand over what the listeners have not taken yet, unless they go."""
@@ -282,6 +304,7 @@ class Carrier:
                 self._drop(source, sink)
         self.left(listener, said_so)
         listener.close()
+        self._alone_from = time.monotonic()
 
     def _unregister(self, fd: int) -> None:
         try:

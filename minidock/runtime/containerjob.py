@@ -11,10 +11,15 @@ from minidock.runtime.monitor import Job
 from minidock.runtime.settle import remove_with_volumes
 from minidock.store.containers import EXIT_FILE
 from minidock.store.containerstate import KEEP, ContainerState, hold_life
+from minidock.store.root import DataRoot
 from minidock.store.transaction import boot_id, pid_namespace, start_time, write_new
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
+    from minidock.network.joining import Places
+    from minidock.network.leaving import HeldPlaces
     from minidock.runtime.health import Health
     from minidock.runtime.launch import Launched
     from minidock.runtime.restarts import Restarts
@@ -27,7 +32,7 @@ class ContainerJob(Job):
 
     Shape: the lock is held when the job begins, and given up once the container is recorded as running; engine_fd
            keeps dockerd from the data root for as long as the monitor lives, -1 where no dockerd ever was; spec may
-           be None where nothing is to be launched for now
+           be None where nothing is to be launched for now; places: None for a container without a network of its own
     """
 
     takes_requests = True
@@ -39,6 +44,7 @@ class ContainerJob(Job):
         "life_fd",
         "lock",
         "log",
+        "places",
         "request_path",
         "restarts",
         "spec",
@@ -53,6 +59,7 @@ class ContainerJob(Job):
         self.container = container
         self.lock = lock
         self.spec = spec
+        self.places: Places | HeldPlaces | None = None if spec is None else spec.places
         self.auto_remove = container.state.auto_remove
         self.state = container.state
         self.exit_fd = self.life_fd = -1
@@ -62,8 +69,43 @@ class ContainerJob(Job):
 
     def descriptors(self) -> list[int]:
         """The data root, the locks, and what keeps its addresses."""
-        places = None if self.spec is None else self.spec.places
-        return [self.container.root.fd, self.lock.fd, self.engine_fd, -1 if places is None else places.fd]
+        places = -1 if self.places is None else self.places.fd
+        return [self.container.root.fd, self.lock.fd, self.engine_fd, places]
+
+    def kept(self) -> dict[str, Any]:
+        """What a successor needs to go on; see succession.py. Shape: descriptors: what it must inherit"""
+        log = self.log
+        descriptors = [*self.descriptors(), self.exit_fd, self.life_fd, *self.sockets(), -1 if log is None else log.fd]
+        return {
+            "root": self.container.root.path,
+            "container": str(self.container.id),
+            "fds": (self.container.root.fd, self.engine_fd, self.exit_fd, self.life_fd),
+            "places": None if self.places is None else (self.places.fd, self.sockets()),
+            "log": None if log is None else (log.fd, *log.settings()),
+            "restarts": None if self.restarts is None else (self.restarts.count, self.restarts.delay_ms),
+            "descriptors": descriptors,
+        }
+
+    @classmethod
+    def resume(cls, kept: dict[str, Any], *, tty: bool) -> ContainerJob:
+        """Go on with what another monitor kept, in a process that has its descriptors; raises MinidockError."""
+        root_fd, engine_fd, exit_fd, life_fd = kept["fds"]
+        root = DataRoot(kept["root"], root_fd, writable=True, trace=None)
+        container = root.containers.get(kept["container"])
+        job = cls(container, container.lock(), None, engine_fd, tty=tty)
+        job.exit_fd, job.life_fd = exit_fd, life_fd
+        if kept["places"] is not None:
+            from minidock.network.leaving import HeldPlaces
+
+            job.places = HeldPlaces(root, container.id, *kept["places"])
+        if kept["log"] is not None:
+            log_fd, *settings = kept["log"]
+            job.log = LogFile(*settings, fd=log_fd)
+        if kept["restarts"] is not None:
+            from minidock.runtime.restarts import Restarts
+
+            job.restarts = Restarts(*kept["restarts"])
+        return job
 
     def launch(self, stdin_fd: int, stdout_fd: int, stderr_fd: int) -> Launched:
         """Launch, with the log open."""
@@ -78,6 +120,7 @@ class ContainerJob(Job):
             from minidock.runtime.prepare import container_spec
 
             self.spec = container_spec(self.container)
+            self._resume_places(self.spec)
         try:
             return launch(self.spec, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, trace=root.trace)
         except SyscallError as error:
@@ -87,14 +130,21 @@ class ContainerJob(Job):
 
             raise explain_unfit(error, root.overlay_path, root.stage_path) from None
 
+    def _resume_places(self, spec: ContainerSpec) -> None:
+        from minidock.network.leaving import HeldPlaces
+
+        if isinstance(self.places, HeldPlaces):
+            from minidock.network.joining import resume_places
+
+            self.places = spec.places = resume_places(self.container, self.places)
+
     def stream_log(self, name: str) -> StreamLog | None:
         """The json-file log."""
         return None if self.log is None else StreamLog(name, self.log.write, self.log.attributes)
 
     def sockets(self) -> list[int]:
         """Those that hold the published ports."""
-        places = self.spec.places if self.spec else None
-        return [] if places is None else places.sockets()
+        return [] if self.places is None else self.places.sockets()
 
     def started(self, launched: Launched) -> None:
         """Publish the running state, and let others work on the container."""
@@ -186,12 +236,11 @@ class ContainerJob(Job):
 
     def _leave_networks(self) -> None:
         """Give the addresses back; if that fails, the next command does it."""
-        places = None if self.spec is None else self.spec.places
-        if places is not None:
+        if self.places is not None:
             try:
-                places.release()
+                self.places.release()
             except (MinidockError, OSError):
-                places.close()
+                self.places.close()
 
     def _restart_delay_ms(self) -> int | None:
         # Read anew: `update` may have changed the policy.

@@ -99,6 +99,10 @@ class Job:
         """What it must keep bound."""
         return []
 
+    def kept(self) -> dict[str, Any] | None:
+        """What a successor of this monitor needs of the job, once the process runs; None when there can be none."""
+        return None
+
     def launch(self, stdin_fd: int, stdout_fd: int, stderr_fd: int) -> Launched:
         """Start the process; raises MinidockError."""
         raise NotImplementedError
@@ -167,9 +171,10 @@ def _report_bug(report_write: int, error: BaseException) -> None:
 class Monitor:
     """The monitor's own state; lives in its process only."""
 
-    __slots__ = ("carrier", "job", "launched", "sources", "streams", "wake_fd")
+    __slots__ = ("carrier", "is_small", "job", "launched", "sources", "streams", "wake_fd")
 
-    def __init__(self, job: Job, streams: Streams) -> None:
+    def __init__(self, job: Job, streams: Streams, *, is_small: bool = False) -> None:
+        self.is_small = is_small
         self.job = job
         self.streams = streams
         self.sources: list[Source] = []
@@ -193,6 +198,15 @@ class Monitor:
         starter.tell(f"started {launched.pid} {launched.start_time}")
         self._stay()
 
+    def go_on(self, launched: Launched, sources: list[Source]) -> NoReturn:
+        """Take over from the program that this process was; see succession.py."""
+        self.sources = sources
+        self._be_ready(launched)
+        if self.job.takes_requests:
+            # Whoever has asked meanwhile may have woken the old one.
+            self._woken()
+        self._stay()
+
     def _be_ready(self, launched: Launched) -> None:
         self.launched = launched
         ignore_signals()
@@ -211,6 +225,7 @@ class Monitor:
                 self.job.given_up()
                 os._exit(0)
             self.launched = self._try_launch()
+            self.is_small = False
             self._new_carrier()
             self.job.started(self.launched)
 
@@ -243,7 +258,10 @@ class Monitor:
         carrier = self.carrier
         health = self.job.health()
         if health is not None:
+            # Each probe joins the container, which takes all that a start does.
             carrier.ask(health)
+        elif not self.is_small:
+            carrier.when_left_alone(self._become_small)
         carrier.carry(launched.pidfd)
         exit_code = _exit_code(launched.pid)
         # Recorded before the last bytes are handed over: a reader that stands still must not keep it from others.
@@ -253,6 +271,13 @@ class Monitor:
             listener.tell(f"exit {exit_code}")
             listener.close()
         return delay_ms
+
+    def _become_small(self) -> None:
+        """Go on as another program, which has nothing in memory of what a start takes; returns where that fails."""
+        from minidock.runtime.succession import succeed
+
+        self.is_small = True
+        succeed(self)
 
     def _forget(self, launched: Launched) -> None:
         """Give back what belonged to a process that has ended; its starter has been told the exit code and goes."""

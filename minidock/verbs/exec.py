@@ -13,6 +13,7 @@ from minidock.runtime.session import Session
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Any
 
     from minidock.runtime.launch import Launched
     from minidock.runtime.spec import ExecSpec
@@ -34,6 +35,10 @@ class _ExecJob(Job):
     def descriptors(self) -> list[int]:
         """The container's first process."""
         return [self.pidfd]
+
+    def kept(self) -> dict[str, Any]:
+        """Nothing: the process is all."""
+        return {"descriptors": []}
 
     def launch(self, stdin_fd: int, stdout_fd: int, stderr_fd: int) -> Launched:
         """Join the container."""
