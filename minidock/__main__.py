@@ -104,6 +104,9 @@ def _fill_standard_descriptors() -> None:
 
 def main() -> NoReturn:
     """Run the process's command line and end the process."""
+    from minidock.finder import install
+
+    install()
     gc.set_threshold(_OBJECTS_BEFORE_COLLECTION)
     _fill_standard_descriptors()
     status = _guarded(sys.argv[1:])

@@ -33,7 +33,13 @@ if TYPE_CHECKING:
     from typing import Any, NoReturn
 
 # The words of the new program: itself, where the package lies, and the memfd.
-_PROGRAM = "import sys; sys.path.append(sys.argv[1])\nfrom minidock.runtime.succession import main; main()"
+_PROGRAM = """import sys
+sys.path.append(sys.argv[1])
+from minidock.finder import install
+install()
+from minidock.runtime.succession import main
+main()
+"""
 
 
 def succeed(monitor: Monitor) -> None:

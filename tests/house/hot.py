@@ -15,6 +15,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests import builders, netns
@@ -23,8 +24,9 @@ from tests.house import source
 LISTS = Path(__file__).with_name("hot_modules")
 WRITTEN_FOR = (3, 11)
 OPENED = re.compile(r'openat\([^"]*"([^"]+\.(?:pyc|py|so))"[^=]*= \d')
-CALL = re.compile(r"^\d+ +(?:\w+\(|<\.\.\. \w+ resumed)")
-UNFINISHED_CALL = re.compile(r"^\d+ +<\.\.\. ")
+CALL = re.compile(r"^\d+ +\w+\(")
+RESUMED = re.compile(r"^(\d+) +<\.\.\. \w+ resumed>")
+UNFINISHED = " <unfinished ...>"
 
 # Scenes in the order in which they are played: each command finds what the earlier ones left.
 SCENES: dict[str, tuple[str, ...]] = {
@@ -76,12 +78,26 @@ def _module(path: str) -> str | None:
     return None
 
 
+def _whole(lines: list[str]) -> Iterator[str]:
+    """The calls, each on one line; strace cuts one in two when another process makes a call meanwhile."""
+    begun: dict[str, str] = {}
+    for line in lines:
+        pid = line.partition(" ")[0]
+        if line.endswith(UNFINISHED):
+            begun[pid] = line.removesuffix(UNFINISHED)
+        elif resumed := RESUMED.match(line):
+            yield begun.pop(pid, pid) + line[resumed.end() :]
+        else:
+            yield line
+    yield from begun.values()
+
+
 class Cost:
     """Modules loaded and system calls made by one command with all its processes."""
 
     def __init__(self, trace: str) -> None:
-        lines = trace.splitlines()
-        self.calls = sum(1 for line in lines if CALL.match(line) and not UNFINISHED_CALL.match(line))
+        lines = list(_whole(trace.splitlines()))
+        self.calls = sum(1 for line in lines if CALL.match(line))
         opened = (match[1] for line in lines if (match := OPENED.search(line)))
         self.modules = sorted({module for path in opened if (module := _module(path))})
 

@@ -16,6 +16,7 @@ FLOORS = {
     "ids": 0,
     "constants": 0,
     "trace": 0,
+    "finder": 0,
     "linux": 1,
     "formats": 2,
     "store": 3,
