@@ -4,6 +4,9 @@ A command loads some sixty modules, and the interpreter's own way to each of the
 fifteen system calls) takes as long as what is in them. This way goes to the same compiled file in the same place, and
 believes it by the same rule: that the source still has the time and size it was made from. Whatever is not so plain, it
 leaves to the interpreter: a missing, old or damaged file, one checked by its hash, an archive.
+
+A process that is to go on as another program takes its code along, see GivenFinder: the package's files may be replaced
+at any moment, by an upgrade.
 Source: Lib/importlib/_bootstrap_external.py, SourceLoader.get_code, _classify_pyc, _validate_timestamp_pyc
 """
 
@@ -34,8 +37,10 @@ class _Loader(SourceFileLoader):
     code: CodeType
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the module's code."""
-        exec(self.code, module.__dict__)
+        """Run the module's code, and let go of it."""
+        code = self.code
+        del self.code
+        exec(code, module.__dict__)
 
 
 class CompiledFinder:
@@ -93,6 +98,53 @@ def _specification(name: str, source: str, compiled: str, code: CodeType) -> Any
     return made
 
 
-def install() -> None:
-    """Ask this finder first, for the rest of the process."""
+class GivenFinder:
+    """Finds modules whose code has been handed over by another process.
+
+    Shape: given: (source, whether it is a package, marshalled code) by name; what is taken out of it is looked for like
+           any other module
+    """
+
+    def __init__(self, given: dict[str, tuple[str, bool, bytes | memoryview]]) -> None:
+        self.given = given
+
+    def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> Any:
+        """The module's specification, None for one that has not been given."""
+        if name not in self.given:
+            return None
+        source, is_package, data = self.given[name]
+        folder, _, file = source.rpartition("/")
+        compiled = f"{folder}/__pycache__/{file.removesuffix('.py')}{_SUFFIX}"
+        made = _specification(name, source, compiled, marshal.loads(data))
+        if is_package:
+            made.submodule_search_locations = [folder]
+        return made
+
+
+def install(*, given: dict[str, tuple[str, bool, bytes | memoryview]] | None = None) -> None:
+    """Ask these finders first, for the rest of the process."""
     sys.meta_path.insert(0, CompiledFinder)
+    if given is not None:
+        sys.meta_path.insert(0, GivenFinder(given))
+
+
+def code_of(names: Sequence[str], loaded_ns: int) -> dict[str, tuple[str, bool, bytes]] | None:
+    """The code of modules as it was loaded, for GivenFinder.
+
+    Shape:   loaded_ns: a moment at which the first of them had been loaded
+    Returns: None when one is not a compiled file, or has been changed since then: by an upgrade that is going on, say
+    """
+    found = {}
+    try:
+        for name in names:
+            spec = sys.modules[name].__spec__
+            if spec is None or spec.origin is None or not isinstance(spec.loader, SourceFileLoader):
+                return None
+            code = spec.loader.get_code(name)
+            status = os.stat(spec.origin)
+            if code is None or max(status.st_ctime_ns, status.st_mtime_ns) >= loaded_ns:
+                return None
+            found[name] = spec.origin, spec.submodule_search_locations is not None, marshal.dumps(code)
+    except (ImportError, OSError, KeyError, SyntaxError):
+        return None
+    return found

@@ -13,6 +13,7 @@ the starter could not. When the monitor dies, the kernel kills the container (it
 from __future__ import annotations
 
 import os
+import time
 
 from minidock.errors import CommandError, MinidockError
 from minidock.runtime.carry import Carrier, Listener, Source
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from minidock.runtime.logs import StreamLog
 
 _MAX_FD = 1 << 30
+_LOADED_NS = time.time_ns()
 
 
 class Streams:
@@ -274,10 +276,13 @@ class Monitor:
 
     def _become_small(self) -> None:
         """Go on as another program, which has nothing in memory of what a start takes; returns where that fails."""
-        from minidock.runtime.succession import succeed
-
         self.is_small = True
-        succeed(self)
+        try:
+            from minidock.runtime.succession import succeed
+        except BaseException:  # noqa: BLE001
+            # An upgrade is replacing the package's files at this moment; what has been loaded does not care.
+            return
+        succeed(self, _LOADED_NS)
 
     def _forget(self, launched: Launched) -> None:
         """Give back what belonged to a process that has ended; its starter has been told the exit code and goes."""
@@ -295,7 +300,6 @@ class Monitor:
     def _pause(self, delay_ms: int) -> bool:
         """Wait before another start; False when somebody ends the container meanwhile."""
         import select
-        import time
 
         poll = select.poll()
         poll.register(self.wake_fd, select.POLLIN)

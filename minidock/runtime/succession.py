@@ -11,7 +11,8 @@ so nobody else sees a difference. The container's parent-death signal is for the
 come. SIGUSR1, the one signal that would end a program without a handler, is blocked from before to after.
 
 Nothing is lost on the way: output waits in its pipes, the end in the pidfd, a request in the container's directory.
-Where the kernel refuses to execute, the monitor goes on as it is.
+The new program's code goes along, too, since an upgrade may be replacing the package's files meanwhile. Where they have
+been replaced since the start, or the kernel refuses to execute, the monitor goes on as it is.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import marshal
 import os
 import sys
 
+from minidock.finder import code_of
 from minidock.runtime.carry import Source
 from minidock.runtime.cgroup import Cgroup, Hierarchy
 from minidock.runtime.containerjob import ContainerJob
@@ -32,29 +34,61 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, NoReturn
 
-# The words of the new program: itself, where the package lies, and the memfd.
-_PROGRAM = """import sys
+# The new program; its words are where the package lies, and the memfd.
+_PROGRAM = """import marshal, os, sys
 sys.path.append(sys.argv[1])
-from minidock.finder import install
-install()
+with os.fdopen(int(sys.argv[2]), "rb", 0) as file:
+    file.seek(0)
+    data = file.readall()
+estate = marshal.loads(data)
+code = memoryview(data)[-estate["code_bytes"] :]
+for name, (source, is_package, begin, end) in estate["code"].items():
+    estate["code"][name] = source, is_package, code[begin:end]
+del data, code
+finder = type(sys)("minidock.finder")
+exec(marshal.loads(estate["code"][finder.__name__][2]), finder.__dict__)
+finder.install(given=estate["code"])
 from minidock.runtime.succession import main
-main()
+main(estate)
 """
+_HERE = __name__.partition(".")[0]
+# What the new program loads, which it is given: an upgrade may be replacing the files at this moment.
+MODULES = tuple(
+    f"{_HERE}.{name}" if name else _HERE
+    for name in (
+        *("", "constants", "errors", "finder", "ids", "formats", "formats.containerconfig", "formats.gojson"),
+        *("store", "store.containers", "store.containerstate", "store.overlay2", "store.root", "store.transaction"),
+        *("runtime", "runtime.attach", "runtime.carry", "runtime.cgroup", "runtime.containerjob", "runtime.logs"),
+        *("runtime.monitor", "runtime.settle", "runtime.signals", "runtime.succession"),
+    )
+)
+# And what some of them load, for places on networks and restart policies.
+MORE = tuple(
+    f"{_HERE}.{name}"
+    for name in ("network", "network.hostfiles", "network.leaving", "store.endpoints", "runtime.restarts")
+)
 
 
-def succeed(monitor: Monitor) -> None:
-    """Execute the monitor anew; returns when that cannot be, with nothing changed."""
+def succeed(monitor: Monitor, loaded_ns: int) -> None:
+    """Execute the monitor anew; returns when that cannot be, with nothing changed.
+
+    Shape: loaded_ns: when this program loaded its modules
+    """
     kept = monitor.job.kept()
     # An interpreter inside another program does not know where one is that could be executed.
     if kept is None or not sys.executable:
+        return
+    code = code_of([*MODULES, *filter(sys.modules.__contains__, MORE)], loaded_ns)
+    if code is None:
         return
     inherited: list[int] = []
     handle = -1
     _signal.pthread_sigmask(_signal.SIG_BLOCK, [WAKE])
     try:
         handle = os.memfd_create("minidock-monitor")
-        os.write(handle, marshal.dumps(_estate(monitor, kept)))
-        inherited = [fd for fd in (handle, *_descriptors(monitor, kept)) if fd >= 0]
+        estate = _estate(monitor, kept)
+        _write(handle, estate, code)
+        inherited = [fd for fd in (handle, *estate["descriptors"]) if fd >= 0]
         for fd in inherited:
             os.set_inheritable(fd, True)
         place = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -65,6 +99,18 @@ def succeed(monitor: Monitor) -> None:
         if handle >= 0:
             os.close(handle)
     _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [WAKE])
+
+
+def _write(handle: int, estate: dict[str, Any], code: dict[str, tuple[str, bool, bytes]]) -> None:
+    """Estate and code into one file, the code at its end, where modules are taken from one by one."""
+    position = 0
+    places = {}
+    for name, (source, is_package, data) in code.items():
+        places[name] = source, is_package, position, position + len(data)
+        position += len(data)
+    with open(handle, "wb", closefd=False) as file:
+        file.write(marshal.dumps({**estate, "code": places, "code_bytes": position}))
+        file.writelines(data for _, _, data in code.values())
 
 
 def _descriptors(monitor: Monitor, kept: dict[str, Any]) -> list[int]:
@@ -92,12 +138,10 @@ def _estate(monitor: Monitor, kept: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def main() -> NoReturn:
+def main(estate: dict[str, Any]) -> NoReturn:
     """The new program."""
-    handle = int(sys.argv[2])
-    with os.fdopen(handle, "rb", 0) as file:
-        file.seek(0)
-        estate = marshal.loads(file.readall())
+    # All that was given has been loaded.
+    estate.pop("code").clear()
     for fd in estate["descriptors"]:
         if fd >= 0:
             os.set_inheritable(fd, False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from minidock.runtime.carry import ALONE_MS
+from minidock.runtime.succession import MODULES, MORE
 from tests.integration.netns import fetch
 from tests.integration.tool import PROJECT, Terminal, Tool, wait_until
 
@@ -174,6 +177,33 @@ def test_where_nothing_can_be_executed_the_monitor_stays_as_it_is(tool: Tool) ->
     assert private_kib(pid) > 64 << 10
     assert descriptors(pid) == before
     assert "SigBlk:\t0000000000000000" in Path(f"/proc/{pid}/status").read_text()
-    attached = tool.start("attach", "--no-stdin", "box")
     tool.good("stop", "-t", "0", "box")
-    assert attached.wait(30) == 137
+    assert tool.inspect("box")["State"]["ExitCode"] == 137
+
+
+def test_what_it_loads_it_has_been_given() -> None:
+    program = f"import sys; sys.path.append({str(PROJECT)!r}); import minidock.runtime.succession; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=True)
+    assert {name for name in done.stdout.split() if name.partition(".")[0] == "minidock"} == set(MODULES)
+    for name in MORE:
+        assert importlib.util.find_spec(name) is not None, name
+
+
+@pytest.mark.parametrize("change", ["removed", "touched"])
+def test_an_upgrade_at_that_moment_does_no_harm(tool: Tool, scratch: Path, change: str) -> None:
+    shutil.copytree(PROJECT / "minidock", scratch / "minidock")
+    program = f"import sys; sys.path.insert(0, {str(scratch)!r}); sys.argv[0] = 'minidock'\n"
+    program += "from minidock.__main__ import main; main()"
+    words = [sys.executable, "-I", "-S", "-c", program, "run", "-d", "--name", "box", *QUIET, "sleep", "1000"]
+    subprocess.run(words, env=tool.environment, check=True, stdout=subprocess.DEVNULL)
+    pid = tool.record("box")["MonitorPid"]
+    if change == "removed":
+        shutil.rmtree(scratch / "minidock")
+    else:
+        for source in (scratch / "minidock").rglob("*.py"):
+            source.write_text("raise SystemExit('half an upgrade')")
+    # Longer than a monitor waits.
+    tool.good("exec", "box", "sleep", str(2 * ALONE_MS / 1000))
+    assert tool.record("box")["MonitorPid"] == pid
+    tool.good("kill", "box")
+    tool.good("rm", "box")

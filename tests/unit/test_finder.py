@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import marshal
 import os
 import py_compile
 import subprocess
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from minidock.finder import CompiledFinder
+from minidock.finder import CompiledFinder, GivenFinder, code_of
 
 NAME = "minidock.made_up"
 TEXT = "answer = 42\n"
@@ -34,6 +35,40 @@ def test_a_module_is_what_the_interpreter_makes_of_it(tmp_path: Path) -> None:
     assert (module.__cached__, module.__package__) == (str(made), "minidock")
     assert spec.loader.get_source(NAME) == TEXT
     assert spec.loader.get_resource_reader is not None
+
+
+def test_what_is_given_is_taken_before_the_files(tmp_path: Path) -> None:
+    given = {NAME: (str(tmp_path / "made_up.py"), False, marshal.dumps(compile(TEXT, "made_up.py", "exec")))}
+    finder = GivenFinder({**given, f"{NAME}s": (str(tmp_path / "made_ups/__init__.py"), True, given[NAME][2])})
+    spec = finder.find_spec(NAME)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (module.answer, spec.submodule_search_locations) == (42, None)
+    assert finder.find_spec(f"{NAME}s").submodule_search_locations == [str(tmp_path / "made_ups")]
+    finder.given.clear()
+    assert finder.find_spec(NAME) is None
+
+
+def test_code_is_given_on_only_as_it_was_loaded(tmp_path: Path) -> None:
+    source = compiled(tmp_path / "made_up.py").parents[1] / "made_up.py"
+    spec = CompiledFinder.find_spec(NAME, [str(tmp_path)])
+    sys.modules[NAME] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(sys.modules[NAME])
+        now = source.stat().st_ctime_ns + 1
+        found = code_of([NAME], now)
+        assert found is not None
+        path, is_package, data = found[NAME]
+        assert (path, is_package, marshal.loads(data).co_consts[0]) == (str(source), False, 42)
+        assert code_of([NAME], now - 1) is None
+        assert code_of([NAME, "minidock.not_there"], now) is None
+        assert code_of([NAME, "sys"], now) is None
+        source.write_text("answer = 43\n")
+        assert code_of([NAME], now) is None
+        source.unlink()
+        assert code_of([NAME], now) is None
+    finally:
+        del sys.modules[NAME]
 
 
 def test_a_package_is_known_as_one(tmp_path: Path) -> None:
