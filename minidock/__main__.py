@@ -44,7 +44,6 @@ def run(argv: list[str]) -> int:
 
 
 def _call(handler: str, options: dict[str, Any]) -> int:
-    from minidock.cli.failures import report
     from minidock.errors import CommandError, InvalidOption, MinidockError
 
     if handler in _MAKERS:
@@ -54,6 +53,8 @@ def _call(handler: str, options: dict[str, Any]) -> int:
         status: int = module.handle(options)
         return status
     except MinidockError as error:
+        from minidock.cli.failures import report
+
         report(error)
         is_final = handler == "run" or isinstance(error, (CommandError, InvalidOption))
         return error.exit_code if is_final else _FAILED

@@ -1,9 +1,10 @@
-"""Straight to the package's compiled files.
+"""Straight to the compiled files.
 
-A command loads some sixty modules, and the interpreter's own way to each of them (lists of directories, eight objects,
-fifteen system calls) takes as long as what is in them. This way goes to the same compiled file in the same place, and
-believes it by the same rule: that the source still has the time and size it was made from. Whatever is not so plain, it
-leaves to the interpreter: a missing, old or damaged file, one checked by its hash, an archive.
+A command loads some sixty modules of this package and a few of the standard library, and the interpreter's own way to
+each of them (lists of directories, eight objects, fifteen system calls) takes as long as what is in them. This way goes
+to the same compiled file in the same place, and believes it by the same rule: that the source still has the time and
+size it was made from. Whatever is not so plain, it leaves to the interpreter: a missing, old or damaged file, one
+checked by its hash, an archive.
 
 A process that is to go on as another program takes its code along, see GivenFinder: the package's files may be replaced
 at any moment, by an upgrade.
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from types import CodeType, ModuleType
     from typing import Any
 
-_PREFIX = __name__.rpartition(".")[0] + "."
+_PACKAGE = __name__.rpartition(".")[0]
+_STANDARD = (os.path.dirname(os.__file__),)
 _SUFFIX = f".{sys.implementation.cache_tag}.pyc"
 # What a file of this interpreter's begins with whose source is checked by time and size.
 _HEAD = MAGIC_NUMBER + bytes(4)
@@ -44,14 +46,17 @@ class _Loader(SourceFileLoader):
 
 
 class CompiledFinder:
-    """Finds what lies below one package; for sys.meta_path."""
+    """Finds what lies below this package, and modules of the standard library; for sys.meta_path."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: object = None) -> Any:
         """The module's specification, None where the interpreter is to look."""
-        if path is None or not name.startswith(_PREFIX):
+        above, _, tail = name.rpartition(".")
+        package = above.partition(".")[0] or name
+        if package in sys.stdlib_module_names:
+            path = path or _STANDARD
+        elif path is None or package != _PACKAGE:
             return None
-        tail = name.rpartition(".")[2]
         for folder in path:
             code = _read(f"{folder}/__pycache__/{tail}{_SUFFIX}", f"{folder}/{tail}.py")
             if code is not None:
@@ -122,8 +127,9 @@ class GivenFinder:
 
 
 def install(*, given: dict[str, tuple[str, bool, bytes | memoryview]] | None = None) -> None:
-    """Ask these finders first, for the rest of the process."""
-    sys.meta_path.insert(0, CompiledFinder)
+    """Ask these finders before any files are looked for, for the rest of the process."""
+    # The last one looks through sys.path; those before it know what is in the interpreter itself.
+    sys.meta_path.insert(-1, CompiledFinder)
     if given is not None:
         sys.meta_path.insert(0, GivenFinder(given))
 

@@ -46,11 +46,14 @@ def read_in_root(root_fd: int, path: bytes, limit_bytes: int) -> bytes:
 
     handle = open_in_root(root_fd, path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "not a regular file", os.fsdecode(path))
         chunks: list[bytes] = []
         left = limit_bytes
-        while left > 0 and (chunk := os.read(handle, min(left, 1 << 20))):
+        # One more than there is, so that a small file's end is seen without room being made for a large one.
+        piece_bytes = min(max(status.st_size + 1, 4096), 1 << 20)
+        while left > 0 and (chunk := os.read(handle, min(left, piece_bytes))):
             chunks.append(chunk)
             left -= len(chunk)
         return b"".join(chunks)

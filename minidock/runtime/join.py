@@ -27,7 +27,6 @@ from minidock.linux.namespaces import (
 from minidock.linux.process import PR_GET_DUMPABLE, SIGKILL, prctl, set_dumpable, set_parent_death_signal, start_time_of
 from minidock.runtime.cgroup import Cgroup
 from minidock.runtime.child import Channels, Payload, settle
-from minidock.runtime.devices import open_terminal
 from minidock.runtime.exchange import Exchange, allowed_capabilities, clone_and_settle
 from minidock.runtime.monitor import Launched
 from minidock.runtime.operation import Setup
@@ -100,6 +99,9 @@ def exec_process(
         trace("clone", f"nsenter --target {pid} --mount --uts --ipc --net --cgroup --pid")
         trace("exec", " ".join(spec.argv))
     user_map = _user_map(spec, pid, pidfd)
+    if spec.tty:
+        # Now, since once inside the child finds no module any more.
+        from minidock.runtime.devices import open_terminal
     exchange = Exchange(spec.tty, joins=True, apparmor=spec.apparmor)
     channels = Channels(
         (stdin_fd, stdout_fd, stderr_fd),

@@ -142,9 +142,15 @@ class Job:
         """There is no other start after all."""
 
 
-def fork_monitor(job: Job, streams: Streams) -> None:
-    """Start the monitor; returns in the caller as soon as it exists."""
+def fork_monitor(job: Job, streams: Streams, *, last: bool = False) -> None:
+    """Start the monitor; returns in the caller as soon as it exists.
+
+    Shape: last: the calling process ends no later than the monitor or soon after, so that its end need not be waited
+           for: whoever adopts it does that
+    """
     child = os.fork()
+    if child and last:
+        return
     if child:
         try:
             os.waitpid(child, 0)
@@ -154,7 +160,7 @@ def fork_monitor(job: Job, streams: Streams) -> None:
         return
     try:
         os.setsid()
-        if os.fork() == 0:
+        if last or os.fork() == 0:
             Monitor(job, streams).main()
         os._exit(0)
     except BaseException as error:  # noqa: BLE001 - nothing leaves a forked process but through _exit
@@ -279,8 +285,7 @@ class Monitor:
         self.is_small = True
         try:
             from minidock.runtime.succession import succeed
-        except BaseException:  # noqa: BLE001
-            # An upgrade is replacing the package's files at this moment; what has been loaded does not care.
+        except BaseException:  # noqa: BLE001 - an upgrade is replacing its file at this moment, by whatever
             return
         succeed(self, _LOADED_NS)
 

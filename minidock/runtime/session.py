@@ -19,7 +19,7 @@ class Session:
     Shape: opens_stdin: the process gets an input; interactive: the caller's input is copied there; stdout_fd and
            stderr_fd: -1 for an output that is not wanted; without both, attached means until the input has ended;
            sig_proxy: signals are passed on; detach_keys: on a terminal, empty for docker's own;
-           after_fork: called once the monitor exists, to let go of what is now the monitor's
+           after_fork: called once the monitor exists, to let go of what is now the monitor's; last: as in fork_monitor
     """
 
     __slots__ = (
@@ -28,6 +28,7 @@ class Session:
         "detach_keys",
         "interactive",
         "job",
+        "last",
         "opens_stdin",
         "sig_proxy",
         "stderr_fd",
@@ -48,8 +49,10 @@ class Session:
         sig_proxy: bool = True,
         detach_keys: bytes = b"",
         after_fork: Callable[[], None] | None = None,
+        last: bool = False,
     ) -> None:
         self.job = job
+        self.last = last
         self.interactive = interactive and attach and opens_stdin
         self.attach = attach and (self.interactive or max(stdout_fd, stderr_fd) >= 0)
         self.opens_stdin = opens_stdin
@@ -144,7 +147,7 @@ class Session:
         )
 
     def _fork(self, streams: Streams) -> None:
-        fork_monitor(self.job, streams)
+        fork_monitor(self.job, streams, last=self.last)
         # What only the monitor needs is closed here, so that its death is seen as the end of the pipe.
         os.close(streams.report_write)
         os.close(streams.control_read)

@@ -6,6 +6,7 @@ import os
 
 from minidock.errors import CommandError, Conflict, ContainerNotRunning, UsageError
 from minidock.runtime.attach import open_process, refuse_foreign
+from minidock.runtime.join import exec_process
 from minidock.runtime.monitor import Job
 from minidock.runtime.prepare import exec_spec
 from minidock.runtime.session import Session
@@ -42,8 +43,6 @@ class _ExecJob(Job):
 
     def launch(self, stdin_fd: int, stdout_fd: int, stderr_fd: int) -> Launched:
         """Join the container."""
-        from minidock.runtime.join import exec_process
-
         return exec_process(
             self.pid,
             self.pidfd,
@@ -71,10 +70,12 @@ def exec_(
     stdin_fd: int = 0,
     stdout_fd: int = 1,
     stderr_fd: int = 2,
+    last: bool = False,
 ) -> int | None:
     """Run a command in a running container, with its output on these descriptors.
 
-    Shape:   detach_keys as in attach
+    Shape:   detach_keys as in attach; last: the calling process ends after this, so that there is one process less to
+             wait for
     Returns: its exit code, 0 when detached; None when the user detached by the detach keys
     Raises:  NoSuchContainer, ContainerNotRunning; CommandError 126 or 127 when the command cannot be run
     """
@@ -106,6 +107,7 @@ def exec_(
             stdout_fd=stdout_fd,
             stderr_fd=stderr_fd,
             detach_keys=keys,
+            last=last,
         )
         code = session.run()
         return 0 if detach else code

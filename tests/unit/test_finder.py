@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import ctypes._endian
 import importlib.util
 import marshal
 import os
 import py_compile
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +18,7 @@ import pytest
 
 from minidock.finder import CompiledFinder, GivenFinder, code_of
 
+PROJECT = Path(__file__).resolve().parents[2]
 NAME = "minidock.made_up"
 TEXT = "answer = 42\n"
 
@@ -85,6 +89,25 @@ def test_other_packages_are_none_of_its_business(tmp_path: Path, name: str) -> N
     compiled(tmp_path / "made_up.py")
     assert CompiledFinder.find_spec(name, [str(tmp_path)]) is None
     assert CompiledFinder.find_spec(NAME, None) is None
+
+
+def test_the_standard_library_is_found_where_it_is() -> None:
+    for module in (struct, ctypes, ctypes._endian):
+        path = None if module.__name__.count(".") == 0 else ctypes.__path__
+        spec = CompiledFinder.find_spec(module.__name__, path)
+        assert (spec.origin, spec.name) == (module.__file__, module.__name__)
+        assert spec.submodule_search_locations == (list(module.__path__) if module is ctypes else None)
+    for name in ("_ctypes", "sys", "no_such_module", "typer"):
+        assert CompiledFinder.find_spec(name) is None
+
+
+def test_what_is_in_the_interpreter_comes_first() -> None:
+    """`runpy` is among the modules that are frozen into it, and none of those it starts with."""
+    program = "import sys; sys.path.append(sys.argv[1]); from minidock.finder import install; install()\n"
+    program += "assert 'runpy' not in sys.modules; import runpy; print(runpy.__spec__.origin)"
+    words = [sys.executable, "-I", "-S", "-c", program, str(PROJECT)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout == "frozen\n"
 
 
 def test_what_is_missing_old_or_damaged_is_left_to_the_interpreter(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def handle(options: dict[str, Any]) -> int:
                 interactive=options["interactive"],
                 detach=options["detach"],
                 detach_keys=options["detach_keys"] or "",
+                last=True,
             )
     except CommandError as error:
         if options["detach"]:
@@ -44,6 +45,8 @@ def handle(options: dict[str, Any]) -> int:
 
 def _environment(options: dict[str, Any]) -> list[str]:
     """What --env-file and -e say; raises InvalidOption, UsageError."""
+    if not options["env"] and not options["env_file"]:
+        return []
     from minidock.errors import InvalidOption, UsageError
     from minidock.verbs.options import read_env
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from minidock.cli.failures import check_filters
 from minidock.cli.format import write_listing
 from minidock.cli.output import short_id, write
 from minidock.cli.session import Reading
@@ -38,10 +37,14 @@ _FIELDS = (
 
 def handle(options: dict[str, Any]) -> int:
     """List images."""
-    from minidock.verbs.images import list_images
+    if options["filter"]:
+        from minidock.cli.failures import check_filters
 
-    check_filters(options["filter"])
+        check_filters(options["filter"])
     with Reading(options) as root:
+        # Not before: the process that looks for faults, which is on its way, takes longer than this.
+        from minidock.verbs.images import list_images
+
         found = list_images(
             root,
             all=options["all"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-from minidock.cli.failures import check_filters
 from minidock.cli.format import write_listing
 from minidock.cli.output import quote, short_id, shorten, write
 from minidock.cli.session import Reading
@@ -43,14 +42,17 @@ _MOUNT_WIDTH = 15
 
 def handle(options: dict[str, Any]) -> int:
     """List containers."""
-    from minidock.verbs.ps import ps
-
     template = options["format"]
     if options["filter"]:
+        from minidock.cli.failures import check_filters
+
         check_filters(options["filter"])
     # docker sums up sizes, which walks the layers, only for those who will see them
     size = options["size"] or bool(template and (".Size" in template or "json" in template))
     with Reading(options) as root:
+        # Not before: the process that looks for faults, which is on its way, takes longer than this.
+        from minidock.verbs.ps import ps
+
         found = ps(
             root,
             all=options["all"],
