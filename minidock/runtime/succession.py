@@ -133,6 +133,7 @@ def _estate(monitor: Monitor, kept: dict[str, Any]) -> dict[str, Any]:
         "groups": [
             (each.mount_point, each.controllers, each.is_v2, each.root, path) for each, path in launched.cgroup.paths
         ],
+        "delegated": launched.cgroup.delegated,
         "sources": [(source.fd, None if source.log is None else source.log.unfinished()) for source in monitor.sources],
         "stdin": (monitor.streams.stdin_write, monitor.streams.keeps_stdin),
     }
@@ -152,7 +153,7 @@ def main(estate: dict[str, Any]) -> NoReturn:
     pid, pidfd, start_time = estate["launched"]
     sources = [Source(fd, _stream_log(job, unfinished)) for fd, unfinished in estate["sources"]]
     console_fd = sources[0].fd if tty else None
-    group = Cgroup((Hierarchy(*words), path) for *words, path in estate["groups"])
+    group = Cgroup(((Hierarchy(*words), path) for *words, path in estate["groups"]), estate["delegated"])
     try:
         Monitor(job, streams, is_small=True).go_on(Launched(pid, pidfd, console_fd, group, start_time), sources)
     except BaseException:  # noqa: BLE001 - nobody is there to be told
