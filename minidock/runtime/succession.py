@@ -75,8 +75,8 @@ def succeed(monitor: Monitor, loaded_ns: int) -> None:
     Shape: loaded_ns: when this program loaded its modules
     """
     kept = monitor.job.kept()
-    # An interpreter inside another program does not know where one is that could be executed.
-    if kept is None or not sys.executable:
+    # An interpreter inside another program knows of none that could be executed, or takes that program for one.
+    if kept is None or "python" not in os.path.basename(sys.executable or ""):
         return
     code = code_of([*MODULES, *filter(sys.modules.__contains__, MORE)], loaded_ns)
     if code is None:

@@ -168,8 +168,9 @@ def test_the_memory_of_the_calling_program_is_not_kept(tool: Tool) -> None:
     assert tool.inspect("box")["State"]["ExitCode"] == 137
 
 
-def test_where_nothing_can_be_executed_the_monitor_stays_as_it_is(tool: Tool) -> None:
-    start_from_a_program(tool, "/nowhere/python3")
+@pytest.mark.parametrize("executable", ["/nowhere/python3", "/bin/true"])
+def test_where_no_interpreter_can_be_executed_the_monitor_stays_as_it_is(tool: Tool, executable: str) -> None:
+    start_from_a_program(tool, executable)
     pid = tool.record("box")["MonitorPid"]
     before = descriptors(pid)
     # Longer than a monitor waits.
