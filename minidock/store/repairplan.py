@@ -15,12 +15,14 @@ from minidock.constants import DRIVER, MAX_LAYERS
 from minidock.errors import FormatError
 from minidock.ids import ChainID, DiffID, chain_id_of, is_hex64, sha256_hex
 from minidock.store.catalogue import CONFIGS, LAYERDB
+from minidock.store.doubt import contradicted_layers
 from minidock.store.inspection import WRITE_SETS, Inspection, tar_split_fault
 from minidock.store.proof import DirectoryProof, prove_directory
 from minidock.store.steps import MoveAway, Plan, PutRecord, PutTarSplit, PutText, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from minidock.store.catalogue import LayerRecord
     from minidock.store.root import DataRoot
 
 _LOAD = "remove what needs it by minidock rmi, and load it again"
@@ -159,11 +161,16 @@ class Planner:
                 self._splits.setdefault(self.evidence.word(f"{folder}/diff"), []).append(path)
 
     def _shared_directories(self) -> None:
-        """Of layers and containers with one directory, at most one is right: the layer whose tar it gives."""
+        """Of layers and containers with one directory, at most one is right: the layer whose tar it gives.
+
+        So it is with layers of one directory each, when the rest of the store contradicts their records.
+        """
         owners: dict[str, list[str]] = {}
         for chain, cache_id in self.directories.items():
             owners.setdefault(cache_id, []).append(chain)
         self._doubtful = {cache_id for cache_id in owners if len(self.found.owners.get(cache_id, ())) > 1}
+        contradicted = contradicted_layers(self.found) & set(self.directories)
+        self._doubtful.update(self.directories[chain] for chain in contradicted)
         for cache_id in self._doubtful:
             for chain in owners[cache_id]:
                 fold = self._fold(chain)
@@ -207,10 +214,7 @@ class Planner:
         if chain not in self.directories:
             proof = self._find_directory(chain, diff_id)
             if proof is None:
-                what = (
-                    "its directory is gone, and no other one is it" if record else "its record and directory are gone"
-                )
-                self.remark(path, f"{what}: {_LOAD}")
+                self.remark(path, f"{self._what_is_lost(record)}: {_LOAD}")
                 return
             self.directories[chain] = proof.cache_id
         if record is None:
@@ -231,8 +235,17 @@ class Planner:
             self.add(PutText(f"{path}/cache-id", "not the layer's directory", str(proof), values))
         if record.size_bytes < 0:
             self._size(path, self.directories[chain])
-        if tar_split_fault(self.evidence, f"{path}/tar-split.json.gz"):
+        proof = proof or self._tried.get((self.directories[chain], diff_id))
+        is_foreign = proof is not None and proof.copy != f"{path}/tar-split.json.gz"
+        if is_foreign or tar_split_fault(self.evidence, f"{path}/tar-split.json.gz"):
             self._tar_split(path, chain, diff_id)
+
+    def _what_is_lost(self, record: LayerRecord | None) -> str:
+        if record is None:
+            return "its record and directory are gone"
+        if record.cache_id and self.evidence.is_directory(f"{DRIVER}/{record.cache_id}/diff"):
+            return "what else is there contradicts its record, and no directory's tar hashes to its diff_id"
+        return "its directory is gone, and no other one is it"
 
     def _new_record(self, path: str, chain: str, diff_id: str, parent: str, proof: DirectoryProof) -> None:
         files = {"cache-id": proof.cache_id, "diff": diff_id, "size": str(self._content_bytes(proof.cache_id))}
@@ -279,7 +292,8 @@ class Planner:
             return
         values = {"Directory": cache_id, "DiffId": diff_id}
         values.update({"Copy": proof.copy} if proof.copy else {"Dialect": proof.dialect})
-        self.add(PutTarSplit(target, "missing or malformed", str(proof), values))
+        why = "missing or malformed" if tar_split_fault(self.evidence, target) else "another layer's"
+        self.add(PutTarSplit(target, why, str(proof), values))
 
 
 def plan_repairs(root: DataRoot, found: Inspection) -> Plan:

@@ -122,15 +122,19 @@ def hold_stage(stage_path: str, name: str, kind: int = fcntl.LOCK_EX) -> int | N
     return handle
 
 
-def read_small(path: str, limit_bytes: int = 1 << 16) -> bytes:
-    """A small file's bytes, in as few system calls as can be; raises OSError."""
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+def read_small(path: str, chunk_bytes: int = 1 << 16, *, most_bytes: int = 64 << 20) -> bytes:
+    """A small file's bytes, in as few system calls as can be; raises OSError, EFBIG for more than most_bytes."""
+    # A pipe in the place of a record would keep its reader for ever.
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        data = os.read(handle, limit_bytes)
+        data = os.read(handle, chunk_bytes)
         if len(data) < 4096:
             return data
-        chunks = [data]
-        while chunk := os.read(handle, limit_bytes):
+        chunks, left = [data], most_bytes - len(data)
+        while chunk := os.read(handle, chunk_bytes):
+            left -= len(chunk)
+            if left < 0:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
             chunks.append(chunk)
         return b"".join(chunks)
     finally:

@@ -55,7 +55,7 @@ class Entry:
         self.rows: list[dict[str, Any]] = []
         self.times: dict[str, list[int]] = {}
         try:
-            lines = read_small(f"{self.path}/journal", 1 << 20).split(b"\n")
+            lines = read_small(f"{self.path}/journal", 1 << 20, most_bytes=_JOURNAL_BYTES).split(b"\n")
         except OSError:
             return
         # The last line is empty, or cut by a kill before its step began.
@@ -140,8 +140,10 @@ def run_steps(root: DataRoot, entry: Entry, plan: Plan) -> str:
     """Do a plan's steps in an entry that was begun for it; returns the trash's ID, raises as execute does."""
     try:
         first = len(entry.rows)
+        # All is made before the first of it is put in place: one step may copy what another one replaces.
+        made = [step.make(root, f"{entry.path}/{number}.new") for number, step in enumerate(plan.steps, first)]
         for number, step in enumerate(plan.steps):
-            _do(root, entry, first + number, step)
+            _do(root, entry, first + number, step, is_made=made[number])
         for folder in entry.times:
             if os.path.isdir(f"{root.path}/{folder}"):
                 sync_directory(f"{root.path}/{folder}")
@@ -187,10 +189,9 @@ def _make_entry(root: DataRoot, plan: Plan, folders: Iterable[str]) -> Entry:
     return Entry(root, trash_id)
 
 
-def _do(root: DataRoot, entry: Entry, number: int, step: Step) -> None:
+def _do(root: DataRoot, entry: Entry, number: int, step: Step, *, is_made: bool) -> None:
     new, old = f"{entry.path}/{number}.new", f"{entry.path}/{number}.old"
     root.tell("write", step.describe())
-    is_made = step.make(root, new)
     trash = os.open(entry.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         placed = fingerprint_at(trash, f"{number}.new") if is_made else None

@@ -37,7 +37,7 @@ def plan_repair(root: DataRoot) -> Plan:
 def read_plan(path: str, kind: str) -> Plan:
     """A plan from its file; raises UsageError, FormatError."""
     try:
-        raw = read_small(path, 1 << 20)
+        raw = read_small(path, 1 << 20, most_bytes=_PLAN_BYTES)
     except OSError as error:
         raise UsageError(f"cannot read the plan {path}: {error.strerror}") from None
     plan = Plan.from_document(parse_json(raw, what=path, limit_bytes=_PLAN_BYTES))
