@@ -16,6 +16,8 @@ from pathlib import Path
 
 from tests.bad_roots import FAULTS, BadRoot
 
+_MOST_BYTES = 1 << 28
+
 # Name: (damage, the kinds of fault it is, whether repair leaves no error)
 DAMAGES: dict[str, tuple[Callable[[BadRoot], object], set[str], bool]] = {}
 
@@ -225,6 +227,68 @@ def _volume(root: BadRoot) -> None:
     (root.path / "volumes/lost").mkdir(parents=True)
 
 
+def _exchange(one: Path, other: Path) -> None:
+    aside = one.with_name(f"{one.name}.aside")
+    one.rename(aside)
+    other.rename(one)
+    aside.rename(other)
+
+
+# Each part looks whole by itself; whoever made the rest follow the wrong one would put wrong files under the image.
+damage("cache-ids of two layers exchanged", "lower")(
+    lambda root: _exchange(root.layers[1][0] / "cache-id", root.layers[2][0] / "cache-id")
+)
+damage("records of two layers exchanged", "chain", "lower")(
+    lambda root: _exchange(root.layers[1][0], root.layers[2][0])
+)
+damage("directories of two layers exchanged", "short-name", "lower")(
+    lambda root: _exchange(root.layers[1][1], root.layers[2][1])
+)
+damage("links of two layers exchanged", "short-name")(
+    lambda root: _exchange(root.layers[1][1] / "link", root.layers[2][1] / "link")
+)
+damage("short names of two layers exchanged", "short-name")(
+    lambda root: _exchange(root.short_name(1), root.short_name(2))
+)
+damage("lowers of two layers exchanged", "lower")(
+    lambda root: _exchange(root.layers[1][1] / "lower", root.layers[2][1] / "lower")
+)
+damage("diffs of two layers exchanged", "chain")(
+    lambda root: _exchange(root.layers[1][0] / "diff", root.layers[2][0] / "diff")
+)
+
+
+@damage("one short name for three", "link-shared")
+def _one_name(root: BadRoot) -> None:
+    for _, directory in root.layers[1:]:
+        (directory / "link").write_bytes((root.layers[0][1] / "link").read_bytes())
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+# Whoever opens one waits for a writer who never comes.
+damage("link a pipe", "link")(lambda root: _pipe(root.layers[1][1] / "link"))
+damage("diff a pipe", "diff")(lambda root: _pipe(root.layers[1][0] / "diff"))
+damage("tar-split a pipe", "tar-split")(lambda root: _pipe(root.layers[1][0] / "tar-split.json.gz"))
+damage("config.v2.json a pipe", "container", mends=False)(lambda root: _pipe(root.box / "config.v2.json"))
+
+
+@damage("cache-id a directory", "cache-id")
+def _directory_for_file(root: BadRoot) -> None:
+    (root.layers[1][0] / "cache-id").unlink()
+    (root.layers[1][0] / "cache-id").mkdir()
+
+
+damage("lower of a terabyte", "lower")(lambda root: os.truncate(root.layers[1][1] / "lower", 1 << 40))
+damage("lower that leads out", "lower")(lambda root: (root.layers[2][1] / "lower").write_text("../../../etc:/usr"))
+damage("link out of the root", "link")(lambda root: _link_to(root.layers[1][1] / "link", "/etc/hostname"))
+damage("hostconfig.json cut", "container", mends=False)(lambda root: os.truncate(root.box / "hostconfig.json", 20))
+damage("hostconfig.json missing", "container", mends=False)(lambda root: (root.box / "hostconfig.json").unlink())
+
+
 def exact_listing(root: Path) -> dict[str, tuple[object, ...]]:
     """Everything in a root but what minidock keeps for itself, with all that an inode holds but times of access."""
     listing: dict[str, tuple[object, ...]] = {}
@@ -237,6 +301,8 @@ def exact_listing(root: Path) -> dict[str, tuple[object, ...]]:
             content = ""
             if stat.S_ISLNK(status.st_mode):
                 content = os.readlink(path)
+            elif stat.S_ISREG(status.st_mode) and status.st_size > _MOST_BYTES:
+                content = f"{status.st_blocks} blocks of inode {status.st_ino}"
             elif stat.S_ISREG(status.st_mode):
                 content = hashlib.sha256(Path(path).read_bytes()).hexdigest()
             xattrs = {

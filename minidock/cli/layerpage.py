@@ -30,7 +30,7 @@ p{max-width:68ch}
 svg{display:block;width:100%;height:auto;font:14px system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
 svg text{fill:var(--fg)}
 .strong{font-weight:650;font-size:15px}.small{font-size:12.5px}.tiny{font-size:11.5px}
-svg text.small{fill:var(--soft)}svg text.strongish{fill:var(--fg);font-weight:600}
+.case .small{font-size:14px}svg text.small{fill:var(--soft)}svg text.strongish{fill:var(--fg);font-weight:600}
 svg .badge{fill:var(--badge)}svg text.tiny{fill:var(--badgefg)}
 svg text.bad{fill:#dc2626;font-weight:700}
 svg .view{fill:var(--viewbg);stroke:var(--line)}

@@ -34,8 +34,21 @@ def write_picture(told: Explanation, facts: StackFacts) -> None:
         console.print(_panel(layer, fact, most, console.width))
     for fault in told.faults:
         console.print(words(("✗ ", "bold red"), (fault, "red")))
-    console.print(words(("\N{UPWARDS ARROW} ", "dim"), ("the bottom; looked for from the top down", "dim")))
+    console.print(_key())
     console.print(_cases(facts.examples))
+
+
+def _key() -> Text:
+    key = Text("A name is looked for from the top down; the first layer that has it is the one that is seen.\n", "dim")
+    for mark, style, meaning in (
+        ("+", "green", "names that a layer adds, "),
+        ("~", "yellow", "files it changes, "),
+        ("-", "red", "names it deletes"),
+    ):
+        key.append(mark, style)
+        key.append(f" {meaning}", "dim")
+    key.append("\n")
+    return key
 
 
 def _panel(layer: ExplainedLayer, fact: LayerFacts, most_bytes: int, width: int) -> Panel:

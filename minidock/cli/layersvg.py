@@ -140,7 +140,7 @@ def case_figure(name: str, upper: str, lower: str, seen: str, action: str) -> st
            "whiteout", "opaque", "empty", "gone" or "old"; action: "copy", "make", "write", "hide", "opaque" or "none":
            what the own layer does with it
     """
-    rows = (("seen", seen, 6), ("own layer", upper, 66), ("layers below", lower, 126))
+    rows = (("seen", seen, 6), ("own layer", upper, 76), ("layers below", lower, 146))
     parts = []
     for label, kind, y in rows:
         frame = "view" if label == "seen" else "own" if label == "own layer" else "layer"
@@ -148,21 +148,21 @@ def case_figure(name: str, upper: str, lower: str, seen: str, action: str) -> st
         parts.append(f'<text class="small" x="84" y="{y + 27}" text-anchor="end">{label}</text>')
         parts.append(_thing(kind, 205, y + 23))
     arrows = {
-        "copy": '<path class="act" d="M205 126 V114" marker-end="url(#GO)"/>',
-        "none": '<path class="act" d="M238 126 V60" stroke-dasharray="3 4" marker-end="url(#GO)"/>',
+        "copy": '<path class="act" d="M205 146 V126" marker-end="url(#GO)"/>',
+        "none": '<path class="act" d="M250 146 V58" stroke-dasharray="3 4" marker-end="url(#GO)"/>',
     }
     parts.append(arrows.get(action, ""))
     if action in ("copy", "make", "write"):
-        parts.append('<path class="act" d="M205 66 V54" marker-end="url(#GO)"/>')
+        parts.append('<path class="act" d="M205 76 V56" marker-end="url(#GO)"/>')
     if action in ("hide", "opaque"):
-        parts.append('<path class="stop" d="M196 116 l18 8 m0 -8 l-18 8"/>')
+        parts.append('<path class="stop" d="M196 128 l18 12 m0 -12 l-18 12"/>')
     marker = (
         f'<defs><marker id="go-{name}" viewBox="0 0 10 10" refX="6" refY="5" markerWidth="6" markerHeight="6" '
         'orient="auto">'
         '<path class="gotip" d="M0 0 L10 5 L0 10 z"/></marker></defs>'
     )
     drawn = "".join(parts).replace("#GO", f"#go-{name}")
-    return f'<svg viewBox="0 0 320 180" aria-hidden="true">{marker}{drawn}</svg>'
+    return f'<svg viewBox="-20 0 340 200" aria-hidden="true">{marker}{drawn}</svg>'
 
 
 def _thing(kind: str, x: int, y: int) -> str:

@@ -86,6 +86,9 @@ def layout(rows: Iterable[Sequence[str]]) -> str:
     Source: Go text/tabwriter, format(); docker/cli cli/command/formatter, NewWriter(out, 10, 1, 3, ' ', 0)
     """
     lines = list(rows)
+    if len(lines) == 1:
+        *cells, end = lines[0]
+        return "".join([cell.ljust(max(_MINIMUM_WIDTH, len(cell) + _PADDING)) for cell in cells]) + end + "\n"
     out: list[str] = []
     _format(lines, 0, len(lines), [], out)
     return "".join(out)

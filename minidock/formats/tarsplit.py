@@ -166,18 +166,20 @@ def _blocks(fd: int) -> Iterator[bytes]:
     from minidock.formats.compression import open_decompressed
 
     stream = open_decompressed(fd, "gzip")
-    rest = b""
+    # Parts of a line whose end was not read yet.
+    parts: list[bytes] = []
+    line_bytes = 0
     while data := stream.read(1 << 16):
         end = data.rfind(b"\n") + 1
         if end:
-            yield rest + data[:end]
-            rest = data[end:]
-        else:
-            rest += data
-        if len(rest) > _MAX_LINE_BYTES:
+            yield b"".join((*parts, data[:end]))
+            parts, line_bytes = [], 0
+        parts.append(data[end:])
+        line_bytes += len(data) - end
+        if line_bytes > _MAX_LINE_BYTES:
             raise StoreCorrupt("tar-split: a line without end")
-    if rest:
-        yield rest
+    if line_bytes:
+        yield b"".join(parts)
 
 
 def _parse_line(line: bytes) -> bytes | FileEntry:

@@ -187,7 +187,9 @@ class ContainerRecord:
             self.document = parse_json(raw, what="config.v2.json", limit_bytes=MAX_CONFIG_BYTES)
         except OSError as error:
             reason = "config.v2.json is missing" if self.exists else "the container's records are missing"
-            self.faults.append(f"{self.path}: {reason if error.errno == errno.ENOENT else error.strerror}")
+            if error.errno != errno.ENOENT:
+                reason = f"config.v2.json: {error.strerror}"
+            self.faults.append(f"{self.path}: {reason}")
         except FormatError as error:
             self.faults.append(f"{self.path}: {error.message}")
         config = self.document.get("Config")
@@ -195,6 +197,18 @@ class ContainerRecord:
         self.image = image if isinstance(image, str) else ""
         self.name = _text(self.document, "Name").removeprefix("/")
         self.image_id = _text(self.document, "Image")
+
+
+def host_config_fault(evidence: Evidence, path: str) -> str:
+    """What is wrong with the second record in a container's directory, empty for nothing; engines hide it then."""
+    try:
+        raw = evidence.read(f"{path}/hostconfig.json", MAX_CONFIG_BYTES)
+        parse_json(raw, what="hostconfig.json", limit_bytes=MAX_CONFIG_BYTES)
+    except OSError as error:
+        return "hostconfig.json is missing" if error.errno == errno.ENOENT else f"hostconfig.json: {error.strerror}"
+    except FormatError as error:
+        return error.message
+    return ""
 
 
 def _text(document: dict[str, Any], key: str) -> str:

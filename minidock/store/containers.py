@@ -14,15 +14,14 @@ import os
 from minidock.errors import (
     BadConfig,
     ContainerRunning,
-    FormatError,
     MinidockError,
     NameInUse,
     NoSuchContainer,
     StoreCorrupt,
     SyscallError,
 )
-from minidock.formats.containerconfig import MAX_BYTES, ContainerConfig, encode_record, state_document
-from minidock.formats.gojson import encode_json, parse_json
+from minidock.formats.containerconfig import ContainerConfig, encode_record, state_document
+from minidock.formats.gojson import encode_json
 from minidock.ids import ContainerID, is_hex64
 from minidock.store import overlay2
 from minidock.store.containerstate import (
@@ -31,6 +30,7 @@ from minidock.store.containerstate import (
     STOP_FILE,
     ContainerState,
     RecordLock,
+    read_record,
     read_state,
     remove_file,
     replace_file,
@@ -79,13 +79,9 @@ class Container:
         """Both configuration files; raises BadConfig, StoreCorrupt."""
         if self._config is None:
             try:
-                host = parse_json(
-                    read_small(f"{self.path}/hostconfig.json"), what="hostconfig.json", limit_bytes=MAX_BYTES
-                )
+                host = read_record(self.path, "hostconfig.json", self.id)
             except FileNotFoundError:
                 host = {}
-            except FormatError as error:
-                raise StoreCorrupt(f"container {self.id.short}: {error.message}") from None
             self._config = ContainerConfig(self.document, host, what=f"container {self.id.short}")
         return self._config
 
@@ -287,13 +283,9 @@ def no_such_container(text: str) -> NoSuchContainer:
 def read_document(path: str, container_id: str) -> dict[str, Any]:
     """Parse config.v2.json of a container directory; raises NoSuchContainer, StoreCorrupt."""
     try:
-        raw = read_small(f"{path}/config.v2.json")
+        document = read_record(path, "config.v2.json", container_id)
     except (FileNotFoundError, NotADirectoryError):
         raise no_such_container(container_id) from None
-    try:
-        document = parse_json(raw, what="config.v2.json", limit_bytes=MAX_BYTES)
-    except FormatError as error:
-        raise StoreCorrupt(f"container {container_id[:12]}: {error.message}") from None
     if not isinstance(document.get("Config"), dict):
         raise StoreCorrupt(f"container {container_id[:12]}: config.v2.json has no Config")
     return document

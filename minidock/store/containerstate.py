@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from minidock.errors import FormatError
-from minidock.formats.containerconfig import time_of, time_text
+from minidock.errors import FormatError, StoreCorrupt
+from minidock.formats.containerconfig import MAX_BYTES, time_of, time_text
 from minidock.formats.gojson import parse_json
 from minidock.store.transaction import boot_id, pid_namespace, read_small, start_time, sync_directory, write_new
 
@@ -240,12 +240,23 @@ def _engine_process(record: dict[str, Any], container_id: str) -> tuple[int, int
     return pid, started
 
 
+def read_record(path: str, name: str, container_id: str) -> dict[str, Any]:
+    """One of the records in a container's directory; raises FileNotFoundError, NotADirectoryError, StoreCorrupt."""
+    try:
+        return parse_json(read_small(f"{path}/{name}"), what=name, limit_bytes=MAX_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except (FormatError, OSError) as error:
+        reason = error.message if isinstance(error, FormatError) else f"{name}: {error.strerror}"
+        raise StoreCorrupt(f"container {container_id[:12]}: {reason}") from None
+
+
 def read_state(path: str, document: dict[str, Any]) -> ContainerState:
     """The state of a container from its two records, the running one first."""
     recorded = state_from_record(document)
     try:
         raw = read_small(f"{path}/{STATE_FILE}")
-    except FileNotFoundError:
+    except OSError:
         return recorded
     try:
         state = ContainerState.from_document(parse_json(raw, what=STATE_FILE, limit_bytes=1 << 16))

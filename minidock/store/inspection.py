@@ -13,7 +13,16 @@ import os
 from minidock.constants import DRIVER, PRIVATE_DIR
 from minidock.errors import FormatError, MinidockError
 from minidock.ids import ChainID, DiffID, chain_id_of, is_hex64
-from minidock.store.catalogue import CONFIGS, CONTAINERS, IMAGE, LAYERDB, MOUNTS, REFERENCES, Catalogue
+from minidock.store.catalogue import (
+    CONFIGS,
+    CONTAINERS,
+    IMAGE,
+    LAYERDB,
+    MOUNTS,
+    REFERENCES,
+    Catalogue,
+    host_config_fault,
+)
 from minidock.store.faults import Fault
 from minidock.store.overlay2 import MAX_LOWERS
 from minidock.store.transaction import is_stage_owned
@@ -208,6 +217,8 @@ class Inspection:
             self._fault("container", path, "config.v2.json has no Config", name)
         elif container.document.get("ID") != name:
             self._fault("container", path, "config.v2.json is another container's", name)
+        elif reason := host_config_fault(self.evidence, path):
+            self._fault("container", path, reason, name)
         else:
             from minidock.store.containerstate import state_from_record
 

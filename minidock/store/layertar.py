@@ -48,7 +48,7 @@ def read_steps(split_path: str, diff_id: DiffID) -> Iterator[Step]:
     Raises: StoreCorrupt when tar-split is missing or malformed; SyscallError
     """
     try:
-        handle = os.open(split_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        handle = os.open(split_path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
         raise StoreCorrupt(
             f"layer {diff_id}: tar-split.json.gz is missing, so its tar cannot be made again", hint=_MEND

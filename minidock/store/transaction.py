@@ -137,6 +137,10 @@ def read_small(path: str, chunk_bytes: int = 1 << 16, *, most_bytes: int = 64 <<
                 raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
             chunks.append(chunk)
         return b"".join(chunks)
+    except OSError as error:
+        # read(2) knows no path.
+        error.filename = path
+        raise
     finally:
         os.close(handle)
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests import builders
 from tests.integration.looker import Looker
-from tests.integration.tool import command
+from tests.integration.tool import Terminal, Tool, command
 from tests.seen_roots import age, stamps
 
 _VOID = {"meta", "br", "path", "rect", "img"}
@@ -104,6 +104,41 @@ def test_the_picture_in_the_terminal(look: Looker) -> None:
     assert "shared with seen:2" in drawn
     assert max(map(len, drawn.splitlines())) <= 100
     assert re.search(r"opaque.*│ /data/deep", drawn)
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_the_picture_fits_the_terminal(columns: int, tool: Tool) -> None:
+    terminal = Terminal(tool, "explain", "--picture", "busybox:test", rows=50, columns=columns)
+    try:
+        assert terminal.wait(60) == 0
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", terminal.seen.decode())
+    finally:
+        terminal.close()
+    lines = shown.splitlines()
+    assert max(map(len, lines)) == columns
+    assert "+ names that a layer adds" in shown
+    assert "What happens when a container writes" in shown
+    # No frame is torn: what opens a line ends it.
+    assert all(line.rstrip()[-1] in "│╮╯┓┃┩┤┘" for line in lines if line[:1] in "│╭╰┏┃┡├└" and line.strip())
+
+
+def test_no_words_leave_their_figure(look: Looker) -> None:
+    """A letter of the small fonts is at most 0.6 of its size wide, on the average of a word."""
+    text = look.good("explain", "--html", "-", "box")
+    for figure in re.findall(r"<svg .*?</svg>", text, re.DOTALL):
+        match = re.search(r'viewBox="(-?\d+) 0 (\d+) (\d+)"', figure)
+        assert match
+        left, width, height = map(int, match.groups())
+        place = r'<text class="(\w+)[^"]*" x="([\d.]+)" y="([\d.]+)"( text-anchor="\w+")?>(.*?)</text>'
+        words = re.findall(place, figure)
+        assert words
+        for style, x, y, anchor, word in words:
+            size = {"strong": 15, "tiny": 12}.get(style, 14)
+            room = 0.6 * size * len(re.sub(r"&\w+;", "x", word))
+            shift = {"": 0.0, ' text-anchor="end"': 1.0}.get(anchor, 0.5)
+            start = float(x) - shift * room
+            assert left <= start and start + room <= left + width, (word, start, room)
+            assert 0 < float(y) < height, word
 
 
 def _find(top: Path) -> dict[str, tuple[str, ...]]:

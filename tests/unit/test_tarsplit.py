@@ -182,3 +182,14 @@ def test_engines_optional_last_segment(tmp_path: Path) -> None:
     assert (first, second) == (b"header", b"")
     assert isinstance(third, FileEntry)
     assert (third.name, third.size_bytes) == (b"", 0)
+
+
+def test_a_line_without_end_is_refused(tmp_path: Path) -> None:
+    """However well it was packed; and what is kept of it meanwhile is bounded."""
+    (tmp_path / "split").write_bytes(gzip.compress(b'{"type":2,"payload":"' + b"A" * (72 << 20), 1))
+    handle = os.open(tmp_path / "split", os.O_RDONLY)
+    try:
+        with pytest.raises(StoreCorrupt, match="a line without end"):
+            list(read_tar_split(handle))
+    finally:
+        os.close(handle)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import stat
+
 from minidock.cli.failures import report
 from minidock.cli.output import escape_controls, layout, shorten, warn, write
 from minidock.cli.session import open_evidence
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
 
 _FOUND, _NONE, _ERROR = 0, 1, 2
 _COMMAND_WIDTH = 60
+_PAGE_LETTERS = 1 << 16
+_MOST_MOMENTS = 4096
 
 
 def handle(options: dict[str, Any]) -> int:
@@ -49,23 +54,59 @@ def _write_json(found: Iterator[Blame]) -> int:
 
 def _write_text(found: Iterator[Blame]) -> int:
     count = 0
-    for one in found:
-        gone = "" if one.is_there else "  (not there any more)"
-        rows = [[f"  {event.action}", *map(escape_controls, _cells(event))] for event in one.events]
-        write(f"{escape_controls(one.path)}{gone}\n{layout(rows)}")
-        count += 1
+    cells = _Cells()
+    # One sees each path as it is found; a program that reads gets them by the page.
+    most_letters = 0 if os.isatty(1) else _PAGE_LETTERS
+    page: list[str] = []
+    letters = 0
+    try:
+        for one in found:
+            gone = "" if one.is_there else "  (not there any more)"
+            text = f"{escape_controls(one.path)}{gone}\n{layout([cells.row(event) for event in one.events])}"
+            page.append(text)
+            letters += len(text)
+            if letters > most_letters:
+                write("".join(page))
+                page, letters = [], 0
+            count += 1
+    finally:
+        # What was found before an error is shown as well.
+        write("".join(page))
     return count
 
 
-def _cells(event: Event) -> list[str]:
-    import stat
+class _Cells:
+    """Rows of a table; what is the same for many paths is worded once. Shape: moments, modes, commands: their words"""
 
-    what = ", ".join(event.why)
-    if event.cause:
-        what = f"{event.cause} at {event.cause_path}"
-    status = "-"
-    if event.mode:
+    __slots__ = ("_commands", "_modes", "_moments")
+
+    def __init__(self) -> None:
+        self._moments: dict[int, str] = {}
+        self._modes: dict[int, str] = {}
+        self._commands: dict[str, str] = {}
+
+    def row(self, event: Event) -> list[str]:
+        """What one layer did, in six cells."""
+        what = ", ".join(event.why) or "-"
+        if event.cause:
+            what = f"{event.cause} at {escape_controls(event.cause_path)}"
+        command = self._commands.get(event.created_by)
+        if command is None:
+            command = shorten(event.created_by.replace("\t", " "), _COMMAND_WIDTH)
+            command = self._commands[event.created_by] = escape_controls(command) or "-"
+        return [f"  {event.action}", event.layer, event.cache_id[:12], what, self._status(event), command]
+
+    def _status(self, event: Event) -> str:
+        if not event.mode:
+            return "-"
+        mode = self._modes.get(event.mode)
+        if mode is None:
+            mode = self._modes[event.mode] = stat.filemode(event.mode)
+        second = event.mtime_ns // 1_000_000_000
+        moment = self._moments.get(second)
+        if moment is None:
+            if len(self._moments) > _MOST_MOMENTS:
+                self._moments.clear()
+            moment = self._moments[second] = local_rfc3339(event.mtime_ns)
         size = "" if stat.S_ISDIR(event.mode) else f" {human_size(event.size_bytes)}"
-        status = f"{stat.filemode(event.mode)} {event.uid}:{event.gid}{size} {local_rfc3339(event.mtime_ns)}"
-    command = shorten(event.created_by.replace("\t", " "), _COMMAND_WIDTH)
-    return [event.layer, event.cache_id[:12], what or "-", status, command or "-"]
+        return f"{mode} {event.uid}:{event.gid}{size} {moment}"
