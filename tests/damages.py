@@ -264,6 +264,16 @@ def _one_name(root: BadRoot) -> None:
         (directory / "link").write_bytes((root.layers[0][1] / "link").read_bytes())
 
 
+damage("all of l gone", "short-name")(lambda root: shutil.rmtree(root.overlay / "l"))
+damage("all mount records gone", "mount-missing", "orphan")(lambda root: shutil.rmtree(root.layerdb / "mounts"))
+
+
+@damage("a file in the place of l", "short-name")
+def _file_for_directory(root: BadRoot) -> None:
+    shutil.rmtree(root.overlay / "l")
+    (root.overlay / "l").write_text("lost\n")
+
+
 def _pipe(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from minidock.trace import Trace
 
 
-def open_root(options: dict[str, Any], *, write: bool = True, create: bool = False) -> DataRoot:
+def open_root(options: dict[str, Any], *, write: bool = True, create: bool = False, bare: bool = False) -> DataRoot:
     """The data root of --root; only a command that brings images makes one.
 
+    Shape:  bare: for a command that mends it, and makes nothing beforehand
     Raises: StoreError
     """
     from minidock.store.root import DataRoot
@@ -31,7 +32,7 @@ def open_root(options: dict[str, Any], *, write: bool = True, create: bool = Fal
 
         trace = explain.trace
     fixed = _reproducible(options) if "reproducible" in options else None
-    return DataRoot.open(options.get("root"), write=write, create=create, trace=trace, reproducible=fixed)
+    return DataRoot.open(options.get("root"), write=write, create=create, bare=bare, trace=trace, reproducible=fixed)
 
 
 def open_evidence(options: dict[str, Any]) -> Evidence:

@@ -11,6 +11,8 @@ The plan is made from an inspection and changes nothing; steps.py has what it is
 
 from __future__ import annotations
 
+import stat
+
 from minidock.constants import DRIVER, MAX_LAYERS
 from minidock.errors import FormatError
 from minidock.ids import ChainID, DiffID, chain_id_of, is_hex64, sha256_hex
@@ -18,7 +20,8 @@ from minidock.store.catalogue import CONFIGS, LAYERDB
 from minidock.store.doubt import contradicted_layers
 from minidock.store.inspection import WRITE_SETS, Inspection, tar_split_fault
 from minidock.store.proof import DirectoryProof, prove_directory
-from minidock.store.steps import MoveAway, Plan, PutRecord, PutTarSplit, PutText, Step
+from minidock.store.root import SKELETON
+from minidock.store.steps import MoveAway, Plan, PutDirectory, PutRecord, PutTarSplit, PutText, Step, fingerprint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,7 +72,24 @@ class Planner:
             self._layer(chain, *fold)
         StackPlanner(self, {chain: fold for chain, fold in folds.items() if fold is not None}).make()
         plan_names(self)
+        self._folders()
         return self.plan
+
+    def _folders(self) -> None:
+        """The root's own directories, where a step needs one that is lost; a symlink there is somebody's wish."""
+        modes = dict(SKELETON)
+        lost: dict[str, PutDirectory] = {}
+        for step in self.plan.steps:
+            parts = step.path.split("/")[:-1]
+            for count in range(1, len(parts) + 1):
+                folder = "/".join(parts[:count])
+                status = self.evidence.status(folder)
+                is_right = status is not None and stat.S_IFMT(status.st_mode) in (stat.S_IFDIR, stat.S_IFLNK)
+                if folder in modes and folder not in lost and not is_right:
+                    proof = "every data root has this directory"
+                    lost[folder] = PutDirectory(folder, "missing, or no directory", proof, {"Mode": modes[folder]})
+                    lost[folder].before = fingerprint(self.root, folder)
+        self.plan.steps[:0] = lost.values()
 
     def add(self, step: Step) -> None:
         """Add a step to the plan."""
@@ -267,7 +287,6 @@ class Planner:
 
     def _content_bytes(self, cache_id: str) -> int:
         import os
-        import stat
 
         from minidock.store.upper import walk_upper
 

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from minidock.trace import Trace
 
 # Modes as the engine sets them; the last one is made last, so that its presence tells that all are there.
-_SKELETON = (
+SKELETON = (
     ("", 0o710),
     ("image", 0o700),
     (f"image/{DRIVER}", 0o700),
@@ -115,13 +115,15 @@ class DataRoot:
         *,
         write: bool = True,
         create: bool = True,
+        bare: bool = False,
         trace: Trace | None = None,
         reproducible: Reproducible | None = None,
     ) -> DataRoot:
         """Open a data root, and with `write` sweep what killed commands left in it.
 
         Shape:   path None means $MINIDOCK_ROOT, then /var/lib/minidock; with `write` and `create` a missing root is
-                 made; reading a missing default root finds it empty; reproducible: see reproducible.py
+                 made; reading a missing default root finds it empty; bare: of a root's directories only minidock's own
+                 are made where they are missing, for those who mend it; reproducible: see reproducible.py
         Raises:  StoreError for another storage driver's root, a missing root, or missing rights
         """
         chosen = path or os.environ.get("MINIDOCK_ROOT")
@@ -130,7 +132,7 @@ class DataRoot:
             _refuse_foreign(real)
             first_missing = _first_missing(real)
             if write and (create or not first_missing) and not _is_new_to_engine(real):
-                make_skeleton(real)
+                make_skeleton(real, bare=bare)
             fd = os.open(real, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
             if chosen or write:
@@ -410,7 +412,7 @@ def _unmake_skeleton(path: str, made_from: str) -> None:
             os.close(handle)
     except OSError:
         return
-    folders = [f"{path}/{name}".rstrip("/") for name, _ in reversed(_SKELETON)]
+    folders = [f"{path}/{name}".rstrip("/") for name, _ in reversed(SKELETON)]
     while path != made_from:
         path = os.path.dirname(path)
         folders.append(path)
@@ -422,8 +424,11 @@ def _unmake_skeleton(path: str, made_from: str) -> None:
             continue
 
 
-def make_skeleton(path: str) -> None:
-    """Make what is missing of a data root's directories, each with the engine's mode; raises OSError."""
+def make_skeleton(path: str, *, bare: bool = False) -> None:
+    """Make what is missing of a data root's directories, or of minidock's own, with the engine's modes; raises OSError.
+
+    Shape: bare: only minidock's own
+    """
     if os.path.isdir(f"{path}/{PRIVATE_DIR}/stage"):
         return
     above = os.path.dirname(path)
@@ -433,7 +438,9 @@ def make_skeleton(path: str) -> None:
         above = os.path.dirname(above)
     for parent in reversed(missing):
         make_directory(parent, 0o755)
-    for name, mode in _SKELETON:
+    for name, mode in SKELETON:
+        if bare and not name.startswith(PRIVATE_DIR):
+            continue
         try:
             make_directory(f"{path}/{name}".rstrip("/"), mode)
         except FileExistsError:

@@ -23,7 +23,7 @@ import stat
 from minidock.constants import PRIVATE_DIR
 from minidock.errors import FormatError, NotFound, StoreError, SyscallError
 from minidock.formats.gojson import encode_json, parse_json
-from minidock.store.steps import Plan, Step, fingerprint, fingerprint_at, open_parent
+from minidock.store.steps import Plan, PutDirectory, Step, fingerprint, fingerprint_at, open_parent
 from minidock.store.transaction import make_directory, read_small, refuse_mounted, sync_directory, write_new
 
 TYPE_CHECKING = False
@@ -124,6 +124,7 @@ def begin(root: DataRoot, plan: Plan, folders: Iterable[str] = ()) -> Entry:
     Shape:   folders: further directories of the root in which something is going to be made
     Raises:  StoreError when a path is no longer what it was when the plan was made
     """
+    made: set[str] = set()
     for step in plan.steps:
         if fingerprint(root, step.path) != step.before:
             raise StoreError(
@@ -131,7 +132,10 @@ def begin(root: DataRoot, plan: Plan, folders: Iterable[str] = ()) -> Entry:
             )
         if step.before is not None and step.before[0] == "directory":
             refuse_mounted(f"{root.path}/{step.path}")
-        _refuse_symlinks(root, step.path)
+        if step.path.rpartition("/")[0] not in made:
+            _refuse_symlinks(root, step.path)
+        if step.word == PutDirectory.word:
+            made.add(step.path)
     _refuse_symlinks(root, f"{TRASH}/any")
     return _make_entry(root, plan, {*folders, *(step.path.rpartition("/")[0] for step in plan.steps)})
 
@@ -171,6 +175,9 @@ def _make_entry(root: DataRoot, plan: Plan, folders: Iterable[str]) -> Entry:
 
     times = {}
     for folder in sorted(folders):
+        if not os.path.isdir(f"{root.path}/{folder}"):
+            # Made by a step of the plan itself.
+            continue
         status = os.stat(f"{root.path}/{folder}")
         times[folder] = [status.st_atime_ns, status.st_mtime_ns]
     now_ns = root.now_ns()

@@ -68,6 +68,8 @@ def main() -> None:
             if name == "memory":
                 print_rows(running.memory_rows(hall), header=False)
                 print_rows(memory_rows(hall), header=False)
+                for row in seeing.memory_rows(hall):
+                    print_rows([row], header=False)
                 continue
             for case in GROUPS[name](hall):
                 print_rows(case.rows(1 if options.quick else options.rounds), header=False)

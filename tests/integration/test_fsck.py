@@ -50,13 +50,13 @@ def bad(scratch: Path, whole: Path) -> Iterator[BadRoot]:
 
 def repair(path: Path) -> str:
     """Mend what can be mended; the trash's ID."""
-    with DataRoot.open(str(path), create=False) as root:
+    with DataRoot.open(str(path), create=False, bare=True) as root:
         return apply_repair(root, plan_repair(root))
 
 
 def take_back(path: Path) -> None:
     """Undo the newest."""
-    with DataRoot.open(str(path), create=False) as root:
+    with DataRoot.open(str(path), create=False, bare=True) as root:
         undo(root)
 
 

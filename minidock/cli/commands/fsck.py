@@ -62,7 +62,7 @@ def _repair(options: dict[str, Any]) -> int:
         show_plan(plan)
     trash_id = ""
     if plan.steps and (options["yes"] or options["apply"] or _confirm(options)):
-        with open_root(options) as root:
+        with open_root(options, bare=True) as root:
             trash_id = apply_repair(root, plan)
     left = fsck(options["root"]) if trash_id else found
     if options["json"]:

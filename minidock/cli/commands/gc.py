@@ -61,7 +61,7 @@ def _apply(options: dict[str, Any]) -> int:
     if options["names"]:
         raise UsageError("--apply takes one plan and nothing else")
     plan = read_plan(options["apply"], "gc")
-    with open_root(options) as root:
+    with open_root(options, bare=True) as root:
         trash_id = apply_gc(root, plan)
     if options["json"]:
         write_line(to_json({"Trash": trash_id, "Paths": [step.path for step in plan.steps]}))
@@ -78,7 +78,7 @@ def _empty(options: dict[str, Any]) -> int:
     from minidock.cli.times import human_size
     from minidock.verbs.gc import empty_trash
 
-    with open_root(options) as root:
+    with open_root(options, bare=True) as root:
         trash_ids, size = empty_trash(root, options["names"] or [])
     if options["json"]:
         write_line(to_json({"Deleted": trash_ids, "Bytes": size}))

@@ -30,7 +30,7 @@ def handle(options: dict[str, Any]) -> int:
             titles = [(title, "") for title in ("ID", "MADE BY", "STEPS", "STATE")]
             write_table(titles, [[entry.trash_id, entry.kind, str(len(entry.rows)), _state(entry)] for entry in found])
         return 0
-    with open_root(options) as root:
+    with open_root(options, bare=True) as root:
         entry = undo(root, options["trash_id"] or "")
     write_line(
         to_json(_document(entry)) if options["json"] else f"{entry.trash_id}: {len(entry.rows)} steps taken back"
