@@ -274,6 +274,23 @@ def _file_for_directory(root: BadRoot) -> None:
     (root.overlay / "l").write_text("lost\n")
 
 
+damage("repositories.json gone", "references")(lambda root: (root.image / "repositories.json").unlink())
+
+
+def _move_out(root: BadRoot, name: str) -> None:
+    """As an admin does who gives a part another disk, and forgets the bind mount."""
+    (root.path.parent / "elsewhere").mkdir()
+    shutil.move(root.path / name, root.path.parent / "elsewhere/moved")
+    (root.path / name).symlink_to(root.path.parent / "elsewhere/moved")
+
+
+# Nothing may follow from their emptiness: neither that names lead to nothing, nor that layers are nobody's.
+damage("imagedb gone", "folder", mends=False)(lambda root: shutil.rmtree(root.image / "imagedb"))
+damage("imagedb a symlink", "folder", mends=False)(lambda root: _move_out(root, "image/overlay2/imagedb"))
+damage("containers a symlink", "folder", mends=False)(lambda root: _move_out(root, "containers"))
+damage("all containers gone", "folder", mends=False)(lambda root: shutil.rmtree(root.path / "containers"))
+
+
 def _pipe(path: Path) -> None:
     path.unlink()
     os.mkfifo(path)

@@ -38,6 +38,7 @@ KINDS: dict[str, tuple[str, str]] = {
     "config": (ERROR, "does not hash to its name"),
     "image-chain": (ERROR, "the image's layer has no record"),
     "metadata-parent": (WARNING, "names an image that is not there"),
+    "folder": (ERROR, "missing, or no directory"),
     "references": (ERROR, "no map of names to image IDs"),
     "tag": (WARNING, "names an image that is not there"),
     "volume": (ERROR, "the content or the options of a volume"),

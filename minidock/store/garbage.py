@@ -36,6 +36,7 @@ _OPEN_REPAIRS = {
         "chain",
     ),
     *("mount-missing", "mount-id", "init-id", "mount-parent", "link", "lower", "short-name", "config", "container"),
+    "folder",
 }
 _DATABASE_BYTES = 256 << 20
 
@@ -82,6 +83,7 @@ class _Collector:
         self._catalogue = found.catalogue
         self._mounts = LiveMounts()
         self.plan = Plan("gc", root.path)
+        self._is_folder_lost = any(fault.kind == "folder" for fault in found.faults)
         self._names: dict[str, list[str]] = {}
         for link_id, target in found.catalogue.links().items():
             if target:
@@ -186,7 +188,7 @@ class _Collector:
                 continue
             if fault.kind == "stray-name":
                 self._add(fault.path, fault.reason, "no directory has this name in its `link`")
-            elif fault.kind == "metadata":
+            elif fault.kind == "metadata" and not self._is_folder_lost:
                 self._add(fault.path, fault.reason, "imagedb has no such image")
             elif fault.kind == "unfinished" and not self._is_needed(fault.path):
                 self._add(fault.path, fault.reason, "neither engine reads names of this form")

@@ -25,6 +25,7 @@ from minidock.store.catalogue import (
 )
 from minidock.store.faults import Fault
 from minidock.store.overlay2 import MAX_LOWERS
+from minidock.store.rootfolders import had_names, lost_folders
 from minidock.store.transaction import is_stage_owned
 
 TYPE_CHECKING = False
@@ -349,8 +350,9 @@ class Inspection:
     def _rest(self) -> None:
         references = self.catalogue.references()
         for line in self.catalogue.faults:
-            if "missing, no image has a name" not in line:
+            if "missing, no image has a name" not in line or had_names(self):
                 self._fault("references", REFERENCES, line.removeprefix(f"{REFERENCES}: "))
+        self.faults += [Fault("folder", path, reason) for path, reason in lost_folders(self)]
         images = set(self.catalogue.image_ids())
         for reference, image_id in sorted(references.items()):
             if image_id not in images:

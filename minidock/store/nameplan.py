@@ -23,10 +23,14 @@ def plan_names(planner: Planner) -> None:
     kinds = {fault.kind for fault in planner.found.faults}
     if "references" in kinds:
         _lost_names(planner)
-    elif "tag" in kinds:
+    elif "tag" in kinds and "folder" not in kinds:
         _names_of_nothing(planner)
+    made = {step.path for step in planner.plan.steps}
     for fault in planner.found.faults:
-        if fault.kind == "metadata-parent":
+        if fault.kind == "folder":
+            if not any(path.startswith(f"{fault.path}/") for path in made):
+                planner.remark(fault.path, "what was in it is told nowhere else, so nothing that lacks it is touched")
+        elif fault.kind == "metadata-parent" and "folder" not in kinds:
             planner.add(MoveAway(fault.path, "names an image that is not there", "imagedb has no such image"))
         elif fault.kind == "running":
             _not_running(planner, fault.path)

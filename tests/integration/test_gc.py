@@ -65,6 +65,18 @@ def test_a_whole_root_has_no_garbage(bad: BadRoot) -> None:
     assert "0 things, 0B" in tool(bad.path, "gc").stdout
 
 
+@pytest.mark.parametrize("name", ["all containers gone", "containers a symlink", "imagedb gone", "imagedb a symlink"])
+def test_nothing_is_garbage_by_the_loss_of_a_place(bad: BadRoot, name: str) -> None:
+    """What nobody seems to have may be had by what cannot be seen, say on a disk that is not mounted."""
+    DAMAGES[name][0](bad)
+    before = exact_listing(bad.path)
+    with DataRoot.open(str(bad.path), write=False) as root:
+        plan = plan_gc(root)
+    assert [step.path for step in plan.steps] == []
+    assert "fsck finds what may need them: " in plan.remarks[0] and "folder" in plan.remarks[0]
+    assert exact_listing(bad.path) == before
+
+
 def test_all_garbage_goes_and_comes_back(littered: BadRoot, scratch: Path) -> None:
     before = exact_listing(littered.path)
     done = tool(littered.path, "gc", "--plan", str(scratch / "plan"))
