@@ -274,14 +274,37 @@ def _file_for_directory(root: BadRoot) -> None:
     (root.overlay / "l").write_text("lost\n")
 
 
+def _mount_records(root: BadRoot) -> tuple[Path, Path]:
+    """sick-box's and well-box's."""
+    (other,) = (path for path in root.mount_record.parent.iterdir() if path != root.mount_record)
+    return root.mount_record, other
+
+
+@damage("mount-ids of two containers exchanged", "init-id", "lower")
+def _other_mounts(root: BadRoot) -> None:
+    sick, well = _mount_records(root)
+    _exchange(sick / "mount-id", well / "mount-id")
+
+
+@damage("a container with another one's directory", "cache-id-shared", "init-id")
+def _same_mounts(root: BadRoot) -> None:
+    sick, well = _mount_records(root)
+    (well / "mount-id").write_bytes((sick / "mount-id").read_bytes())
+
+
+@damage("mount records of two containers exchanged", "mount-parent", mends=False)
+def _other_records(root: BadRoot) -> None:
+    _exchange(*_mount_records(root))
+
+
 damage("repositories.json gone", "references")(lambda root: (root.image / "repositories.json").unlink())
 
 
 def _move_out(root: BadRoot, name: str) -> None:
     """As an admin does who gives a part another disk, and forgets the bind mount."""
-    (root.path.parent / "elsewhere").mkdir()
-    shutil.move(root.path / name, root.path.parent / "elsewhere/moved")
-    (root.path / name).symlink_to(root.path.parent / "elsewhere/moved")
+    elsewhere = root.path.parent / f"{root.path.name}-elsewhere"
+    shutil.move(root.path / name, elsewhere)
+    (root.path / name).symlink_to(elsewhere)
 
 
 # Nothing may follow from their emptiness: neither that names lead to nothing, nor that layers are nobody's.

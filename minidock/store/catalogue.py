@@ -198,17 +198,16 @@ class ContainerRecord:
         self.name = _text(self.document, "Name").removeprefix("/")
         self.image_id = _text(self.document, "Image")
 
-
-def host_config_fault(evidence: Evidence, path: str) -> str:
-    """What is wrong with the second record in a container's directory, empty for nothing; engines hide it then."""
-    try:
-        raw = evidence.read(f"{path}/hostconfig.json", MAX_CONFIG_BYTES)
-        parse_json(raw, what="hostconfig.json", limit_bytes=MAX_CONFIG_BYTES)
-    except OSError as error:
-        return "hostconfig.json is missing" if error.errno == errno.ENOENT else f"hostconfig.json: {error.strerror}"
-    except FormatError as error:
-        return error.message
-    return ""
+    def host_config_fault(self, evidence: Evidence) -> str:
+        """What is wrong with hostconfig.json, empty for nothing; an engine does not show the container then."""
+        try:
+            raw = evidence.read(f"{self.path}/hostconfig.json", MAX_CONFIG_BYTES)
+            parse_json(raw, what="hostconfig.json", limit_bytes=MAX_CONFIG_BYTES)
+        except OSError as error:
+            return "hostconfig.json is missing" if error.errno == errno.ENOENT else f"hostconfig.json: {error.strerror}"
+        except FormatError as error:
+            return error.message
+        return ""
 
 
 def _text(document: dict[str, Any], key: str) -> str:

@@ -12,7 +12,7 @@ ERROR, WARNING, LEFTOVER = "error", "warning", "leftover"
 # kind: (severity, what it says). docs/damaged-roots.md shows the same rows.
 KINDS: dict[str, tuple[str, str]] = {
     "cache-id": (ERROR, "names no directory"),
-    "cache-id-shared": (ERROR, "another layer has the same directory"),
+    "cache-id-shared": (ERROR, "two layers or containers have one directory"),
     "diff": (ERROR, "not a digest"),
     "parent": (ERROR, "not a chain ID"),
     "parent-missing": (ERROR, "the layer below has no record"),

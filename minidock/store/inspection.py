@@ -10,19 +10,10 @@ from __future__ import annotations
 
 import os
 
-from minidock.constants import DRIVER, PRIVATE_DIR
+from minidock.constants import DRIVER, MAX_LAYERS, PRIVATE_DIR
 from minidock.errors import FormatError, MinidockError
 from minidock.ids import ChainID, DiffID, chain_id_of, is_hex64
-from minidock.store.catalogue import (
-    CONFIGS,
-    CONTAINERS,
-    IMAGE,
-    LAYERDB,
-    MOUNTS,
-    REFERENCES,
-    Catalogue,
-    host_config_fault,
-)
+from minidock.store.catalogue import CONFIGS, CONTAINERS, IMAGE, LAYERDB, MOUNTS, REFERENCES, Catalogue
 from minidock.store.faults import Fault
 from minidock.store.overlay2 import MAX_LOWERS
 from minidock.store.rootfolders import had_names, lost_folders
@@ -102,6 +93,8 @@ class Inspection:
 
     def learn(self, image_id: str, diff_ids: Sequence[DiffID]) -> None:
         """Know an image's layers by its config."""
+        if len(diff_ids) > MAX_LAYERS:
+            raise FormatError(f"{len(diff_ids)} layers, and an image has at most {MAX_LAYERS}")
         above: ChainID | None = None
         for diff_id in diff_ids:
             parent, above = above, chain_id_of(above, diff_id)
@@ -218,7 +211,7 @@ class Inspection:
             self._fault("container", path, "config.v2.json has no Config", name)
         elif container.document.get("ID") != name:
             self._fault("container", path, "config.v2.json is another container's", name)
-        elif reason := host_config_fault(self.evidence, path):
+        elif reason := container.host_config_fault(self.evidence):
             self._fault("container", path, reason, name)
         else:
             from minidock.store.containerstate import state_from_record
@@ -286,10 +279,11 @@ class Inspection:
                 # The other names are BuildKit's, which keeps its own records, and the engine's device node.
                 path = f"{DRIVER}/{cache_id}"
                 self._fault("orphan", path, "no layer and no container has this directory", cache_id)
-        for owners in self.owners.values():
+        for cache_id, owners in self.owners.items():
             if len(owners) > 1:
-                path = f"{LAYERDB}/{owners[1].removeprefix('layer sha256:')}/cache-id"
-                self._fault("cache-id-shared", path, f"another layer has the same directory, {owners[0]}", owners[1])
+                is_layer = owners[1].startswith("layer ")
+                path = f"{LAYERDB}/{owners[1][13:]}/cache-id" if is_layer else f"{DRIVER}/{cache_id}"
+                self._fault("cache-id-shared", path, f"{owners[0]} and {owners[1]} have one directory", owners[1])
         used = {self.catalogue.directory(name).link_id: name for name in present}
         for link_id, target in sorted(self.catalogue.links().items()):
             path = f"{LINKS}/{link_id}"

@@ -62,12 +62,16 @@ class StackPlanner:
         if not mount.exists:
             self._lost_mount(container_id)
             return
-        mount_id, init_id = self._rw_ids(mount)
         top = self._top(mount, container_id)
-        if not mount_id or top is None:
-            return
         stack = self._stack(top) if top else []
-        if top and not stack:
+        if top is None or (top and not stack):
+            return
+        mount_id, init_id = self._rw_ids(mount, stack)
+        if not mount_id:
+            return
+        if self._contradicts(mount_id, stack):
+            path = f"{DRIVER}/{mount_id}/lower"
+            self._planner.remark(path, f"names other layers than container {container_id[:12]} stands on; one is wrong")
             return
         if not self._evidence.is_directory(f"{DRIVER}/{mount_id}/diff"):
             path = f"{DRIVER}/{mount_id}"
@@ -86,25 +90,49 @@ class StackPlanner:
         self._below[mount_id] = stack
         self._rw.append(mount_id)
 
-    def _rw_ids(self, mount: MountRecord) -> tuple[str, str]:
-        """The container's two directories, with steps where the record does not tell them."""
-        mount_id, init_id = mount.mount_id, mount.init_id
+    def _rw_ids(self, mount: MountRecord, stack: list[str]) -> tuple[str, str]:
+        """The container's two directories, with steps where the record does not tell them; two empty ones for neither.
+
+        Where the record names parts of two pairs, the one whose list of lowers leads to the container's layers is it.
+        """
+        told = [mount.mount_id, mount.init_id.removesuffix("-init")]
+        pairs = [
+            name
+            for name in dict.fromkeys(told)
+            if name and (is_hex64(name) or name == mount.mount_id) and self._evidence.is_directory(f"{DRIVER}/{name}")
+        ]
+        if len(pairs) > 1:
+            pairs = [name for name in pairs if not self._contradicts(name, stack)]
+        if len(pairs) != 1:
+            if pairs or not mount.mount_id:
+                what = "the record names two directories that may both be it" if pairs else "nothing tells it"
+                self._planner.remark(f"{mount.path}/mount-id", f"the container's directory: {what}")
+                return "", ""
+            return mount.mount_id, mount.init_id
+        mount_id, init_id = pairs[0], mount.init_id
         rule = "the init layer's directory is named after the container's own, and both are there"
-        if not mount_id or not self._evidence.is_directory(f"{DRIVER}/{mount_id}"):
-            candidate = init_id.removesuffix("-init")
-            if not is_hex64(candidate) or not self._evidence.is_directory(f"{DRIVER}/{candidate}"):
-                if not mount_id:
-                    self._planner.remark(f"{mount.path}/mount-id", "nothing tells the container's directory")
-                return mount_id, init_id
-            mount_id = candidate
+        if mount_id != mount.mount_id:
             values = {"Text": mount_id, "Mode": 0o644}
-            self._planner.add(PutText(f"{mount.path}/mount-id", "names no directory", rule, values))
+            self._planner.add(PutText(f"{mount.path}/mount-id", "not the container's directory", rule, values))
         expected = f"{mount_id}-init"
         if init_id != expected and self._evidence.is_directory(f"{DRIVER}/{expected}"):
             init_id = expected
             values = {"Text": init_id, "Mode": 0o644}
             self._planner.add(PutText(f"{mount.path}/init-id", "not the directory below", rule, values))
         return mount_id, init_id
+
+    def _contradicts(self, mount_id: str, stack: list[str]) -> bool:
+        """Whether a container's own list of lowers, the only witness of what it was mounted on, leads elsewhere."""
+        directory = self._catalogue.directory(mount_id)
+        below = list(zip(directory.lowers, directory.lower_ids, strict=True))
+        if below and (below[0][1] == f"{mount_id}-init" or not below[0][1]):
+            below = below[1:]
+        if len(below) > len(stack):
+            return all(target for _, target in below)
+        return any(
+            target and target != expected and name != f"l/{self._catalogue.directory(expected).link_id}"
+            for (name, target), expected in zip(below, stack, strict=False)
+        )
 
     def _top(self, mount: MountRecord, container_id: str) -> str | None:
         """The layer that a container stands on, "" for none, None when nothing proves it."""

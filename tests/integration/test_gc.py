@@ -149,7 +149,7 @@ def test_what_somebody_has_mounted_stays(bad: BadRoot, scratch: Path) -> None:
         with DataRoot.open(str(bad.path), write=False) as root:
             plan = plan_gc(root)
         assert plan.steps == []
-        assert "somebody has it mounted" in plan.remarks[0]
+        assert f"it is mounted at {bad.path}/tmp" in plan.remarks[0]
     finally:
         holder.kill()
         holder.communicate(timeout=20)
