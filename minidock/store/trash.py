@@ -22,7 +22,7 @@ import stat
 
 from minidock.constants import PRIVATE_DIR
 from minidock.errors import FormatError, NotFound, StoreError, SyscallError
-from minidock.formats.gojson import encode_json, parse_json
+from minidock.formats.gojson import parse_json
 from minidock.store.steps import Plan, PutDirectory, Step, fingerprint, fingerprint_at, open_parent
 from minidock.store.transaction import make_directory, read_small, refuse_mounted, sync_directory, write_new
 
@@ -41,17 +41,17 @@ class Entry:
     """One thing in the trash: what a plan did.
 
     Shape: trash_id; kind: `repair`, `gc` or `adopt`; made_ns: when; is_whole: all steps were done; is_undone; rows: the
-           journal's steps; times: the parents' access and change times before
+           journal's steps; times: the parents' access and change times before; is_broken: its journal cannot be read
     """
 
-    __slots__ = ("is_undone", "is_whole", "kind", "made_ns", "path", "rows", "times", "trash_id")
+    __slots__ = ("is_broken", "is_undone", "is_whole", "kind", "made_ns", "path", "rows", "times", "trash_id")
 
     def __init__(self, root: DataRoot, trash_id: str) -> None:
         self.trash_id = trash_id
         self.path = f"{root.path}/{TRASH}/{trash_id}"
         self.kind = ""
         self.made_ns = 0
-        self.is_whole = self.is_undone = False
+        self.is_whole = self.is_undone = self.is_broken = False
         self.rows: list[dict[str, Any]] = []
         self.times: dict[str, list[int]] = {}
         try:
@@ -59,14 +59,19 @@ class Entry:
         except OSError:
             return
         # The last line is empty, or cut by a kill before its step began.
-        for line in lines[:-1]:
-            self._read(parse_json(line, what=f"{self.path}/journal", limit_bytes=_JOURNAL_BYTES))
+        try:
+            for line in lines[:-1]:
+                self._read(parse_json(line, what=f"{self.path}/journal", limit_bytes=_JOURNAL_BYTES))
+        except (FormatError, KeyError, TypeError, ValueError):
+            # Nobody's work any more, but still something that can be listed and emptied.
+            self.is_broken, self.rows, self.times = True, [], {}
 
     def _read(self, row: dict[str, Any]) -> None:
         if "Times" in row:
             self.kind, self.made_ns, self.times = str(row["Kind"]), int(row["Made"]), row["Times"]
         elif "N" in row:
-            self.rows.append(row)
+            known = {"N": int(row["N"]), "Path": str(row["Path"]), "Old": row["Old"], "New": row["New"]}
+            self.rows.append({**known, **({"From": str(row["From"])} if "From" in row else {})})
         elif "Done" in row:
             self.is_whole = True
         else:
@@ -92,10 +97,17 @@ class Entry:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
         handle = os.open(f"{self.path}/journal", flags)
         try:
-            os.write(handle, encode_json(row) + b"\n")
+            os.write(handle, _line(row))
             os.fsync(handle)
         finally:
             os.close(handle)
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    """A line of a journal: in ASCII, since a path need not be UTF-8."""
+    from json import dumps
+
+    return dumps(row, separators=(",", ":")).encode("ascii") + b"\n"
 
 
 def entries(root: DataRoot) -> list[Entry]:
@@ -190,7 +202,7 @@ def _make_entry(root: DataRoot, plan: Plan, folders: Iterable[str]) -> Entry:
         made = stage.new_path("trash-entry")
         make_directory(made, 0o700)
         first = {"Kind": plan.kind, "Made": now_ns, "Times": times}
-        write_new(f"{made}/journal", encode_json(first) + b"\n", 0o600, durable=True)
+        write_new(f"{made}/journal", _line(first), 0o600, durable=True)
         os.rename(made, f"{root.path}/{TRASH}/{trash_id}")
     sync_directory(f"{root.path}/{TRASH}")
     return Entry(root, trash_id)
@@ -252,6 +264,8 @@ def undo(root: DataRoot, text: str = "") -> Entry:
     entry = find_entry(root, text)
     if entry.is_undone:
         raise StoreError(f"{entry.trash_id} was undone already")
+    if entry.is_broken:
+        raise StoreError(f"{entry.path}/journal cannot be read", hint="what was taken away lies beside it")
     work = [row for row in reversed(entry.rows) if _is_done(root, entry, row)]
     for row in work:
         _put_back(root, entry, row)

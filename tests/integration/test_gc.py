@@ -65,6 +65,48 @@ def test_a_whole_root_has_no_garbage(bad: BadRoot) -> None:
     assert "0 things, 0B" in tool(bad.path, "gc").stdout
 
 
+def test_names_that_are_no_utf8_come_back(bad: BadRoot, scratch: Path) -> None:
+    """Of things and in them; by a plan's file, too."""
+    base = os.fsencode(bad.layerdb)
+    for name in (b"tmp/\xff\xfe", b"tmp/a\nb", b"sha256/\xff", b"tmp/\x1b[2J"):
+        os.mkdir(base + b"/" + name)
+        os.mkdir(base + b"/" + name + b"/\xff\n")
+    before = exact_listing(bad.path)
+    assert tool(bad.path, "gc", "--plan", str(scratch / "plan")).returncode == 0
+    done = tool(bad.path, "gc", "--apply", str(scratch / "plan"))
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert fsck(str(bad.path)).faults == []
+    assert json.loads(tool(bad.path, "undo", "--list", "--json").stdout)[0]["State"] == "done"
+    done = tool(bad.path, "undo")
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert exact_listing(bad.path) == before
+    assert tool(bad.path, "gc", "--empty-trash").returncode == 0
+
+
+def test_a_broken_journal_is_in_nobodys_way(bad: BadRoot) -> None:
+    for number, text in enumerate(
+        (
+            *(b"\xff\n", b"[]\n5\n", b'{"N":"x"}\n{"N":0,"Path":5}\n', b'{"Kind":1,"Made":"x","Times":[]}\n'),
+            b'{"Kind":"gc","Made":1,"Times":{}}\n{"N":0}\n',
+        )
+    ):
+        folder = bad.path / f"minidock/trash/broken{number}"
+        folder.mkdir(parents=True)
+        (folder / "journal").write_bytes(text)
+    before = exact_listing(bad.path)
+    DAMAGES["metadata of no image"][0](bad)
+    collect(bad.path)
+    assert set(exact_listing(bad.path)) == set(before)
+    states = [one["State"] for one in json.loads(tool(bad.path, "undo", "--list", "--json").stdout)]
+    assert sorted(states) == ["done", *["unreadable"] * 5]
+    done = tool(bad.path, "undo", "broken1")
+    assert (done.returncode, "journal cannot be read" in done.stderr) == (1, True)
+    take_back(bad.path)
+    assert [fault.kind for fault in fsck(str(bad.path)).faults] == ["metadata"]
+    assert tool(bad.path, "gc", "--empty-trash").returncode == 0
+    assert os.listdir(bad.path / "minidock/trash") == []
+
+
 @pytest.mark.parametrize("name", ["all containers gone", "containers a symlink", "imagedb gone", "imagedb a symlink"])
 def test_nothing_is_garbage_by_the_loss_of_a_place(bad: BadRoot, name: str) -> None:
     """What nobody seems to have may be had by what cannot be seen, say on a disk that is not mounted."""

@@ -41,6 +41,8 @@ def handle(options: dict[str, Any]) -> int:
 def _state(entry: Entry) -> str:
     if entry.is_undone:
         return "undone"
+    if entry.is_broken:
+        return "unreadable"
     return "done" if entry.is_whole else "interrupted"
 
 
