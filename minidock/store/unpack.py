@@ -10,10 +10,12 @@ import os
 
 from minidock import errors
 from minidock.errors import BadArchive, DigestMismatch, MinidockError, SyscallError
+from minidock.formats.gojson import encode_json, parse_json
 from minidock.ids import DiffID
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any, NoReturn, Protocol
 
     from minidock.ids import Digest
@@ -167,11 +169,9 @@ def _listen(worker: _Worker, progress: Progress | None, trace: Trace | None) -> 
     data = os.read(worker.pipe, 1 << 16)
     if not data:
         return True
-    import json
-
     *lines, worker.buffer = (worker.buffer + data).split(b"\n")
     for line in lines:
-        message = json.loads(line)
+        message = parse_json(line, what=f"layer {worker.job.key}", limit_bytes=len(line))
         kind = message["kind"]
         if kind == "progress":
             if progress is not None:
@@ -242,21 +242,29 @@ def _start(job: UnpackJob, wants_trace: bool) -> _Worker:
     return _Worker(job, pid, read_end)
 
 
+def _encode(message: dict[str, Any]) -> str:
+    return encode_json(message).decode("utf-8", "replace")
+
+
 def _work(unpack_worker: Any, job: UnpackJob, pipe: int, wants_trace: bool) -> NoReturn:
     """The forked process's whole life."""
     try:
+        import _signal as signal  # type: ignore[import-not-found]
         import gc
-        import json
-        import signal
 
         gc.disable()
         # SIGBUS is how a mapped file that was cut announces itself; its handler in a parent must not speak for us.
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGBUS):
             signal.signal(number, signal.SIG_DFL)
-        encode = json.JSONEncoder().encode
+        encode: Callable[[dict[str, Any]], str] = _encode
+        if wants_trace:
+            # What this costs to load is nothing then, and it keeps the bytes of any path.
+            from json import dumps
+
+            encode = dumps  # type: ignore[assignment]
 
         def send(message: dict[str, Any]) -> None:
-            data = memoryview(encode(message).encode("ascii") + b"\n")
+            data = memoryview(encode(message).encode("utf-8") + b"\n")
             while data:
                 data = data[os.write(pipe, data) :]
 

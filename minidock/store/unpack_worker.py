@@ -287,9 +287,7 @@ def preload(compressions: set[str]) -> None:
     """Import in the parent what its workers need, so that none of them has to; compressions as in LayerBlob."""
     import gc  # noqa: F401
     import hashlib  # noqa: F401
-    import json  # noqa: F401
     import mmap  # noqa: F401
-    import signal  # noqa: F401
 
     find_crc64()
     fast_compressor()
