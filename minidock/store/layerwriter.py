@@ -90,13 +90,22 @@ _SPARE_INODES = 1024
 class LayerWriter:
     """Writes one layer's entries below the process's root directory.
 
-    Shape: copy(fd, size_bytes) moves that many bytes of the current member's data to fd's position; time_ns as in
-           UnpackJob
+    Shape: copy(fd, size_bytes) moves that many bytes of the current member's data to fd's position; offer(fd, entry)
+           may leave a new file to another thread, which calls fill; settle() waits until that has none left; time_ns
+           as in UnpackJob
     Units: size_bytes: what all files hold together, each inode once, as layerdb's `size`
     """
 
-    def __init__(self, copy: Callable[[int, int], None], time_ns: int | None = None) -> None:
+    def __init__(
+        self,
+        copy: Callable[[int, int], None],
+        time_ns: int | None,
+        offer: Callable[[int, TarEntry], bool],
+        settle: Callable[[], None],
+    ) -> None:
         self._copy = copy
+        self._offer = offer
+        self._settle = settle
         self._time_ns = time_ns
         self._timeless: set[bytes] = set()
         self.size_bytes = 0
@@ -200,15 +209,30 @@ class LayerWriter:
         except OSError as error:
             self._make_way(error, path)
             fd = os.open(path, _CREATE, mode)
+        if entry.sparse is not None or not self._offer(fd, entry):
+            self._complete(fd, entry, self._copy)
+        self.size_bytes += entry.size_bytes
+
+    def fill(self, fd: int, entry: TarEntry, copy: Callable[[int, int], None]) -> None:
+        """Complete a file that offer took, in the other thread; raises BadArchive or SyscallError."""
+        try:
+            self._complete(fd, entry, copy)
+        except OSError as error:
+            if isinstance(error, MinidockError):
+                raise
+            raise self._explain(entry, error) from None
+
+    def _complete(self, fd: int, entry: TarEntry, copy: Callable[[int, int], None]) -> None:
+        """Put data into a new file, and then what a write would undo; closes it."""
         try:
             if entry.sparse is not None:
                 self._fill_sparse(fd, entry)
             elif entry.data_bytes:
-                self._copy(fd, entry.data_bytes)
+                copy(fd, entry.data_bytes)
             if entry.uid or entry.gid:
                 os.chown(fd, _owner(entry.uid), _owner(entry.gid))
-                if mode & 0o7000:
-                    os.chmod(fd, mode)
+                if entry.mode & 0o7000:
+                    os.chmod(fd, entry.mode & 0o7777)
             if entry.xattrs:
                 self._set_xattrs(fd, entry)
             mtime_ns = entry.mtime_ns
@@ -218,7 +242,6 @@ class LayerWriter:
             os.utime(fd, ns=(atime_ns, mtime_ns))
         finally:
             os.close(fd)
-        self.size_bytes += entry.size_bytes
 
     def _fill_sparse(self, fd: int, entry: TarEntry) -> None:
         for offset, length in entry.sparse or ():
@@ -258,6 +281,8 @@ class LayerWriter:
         os.utime(path, ns=(mtime_ns, mtime_ns), follow_symlinks=False)
 
     def _link(self, entry: TarEntry, path: bytes) -> None:
+        # What a link sets is set on its target, too, and last.
+        self._settle()
         target = clean_name(entry.linkname) or b"."
         try:
             self._hard_link(target, path)

@@ -261,7 +261,7 @@ def _work(unpack_worker: Any, job: UnpackJob, pipe: int, wants_trace: bool) -> N
             # What this costs to load is nothing then, and it keeps the bytes of any path.
             from json import dumps
 
-            encode = dumps  # type: ignore[assignment]
+            encode = dumps
 
         def send(message: dict[str, Any]) -> None:
             data = memoryview(encode(message).encode("utf-8") + b"\n")

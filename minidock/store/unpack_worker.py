@@ -3,9 +3,10 @@
     blob --> feed (inflate, blob digest) --> window --> hash    sha256 of the tar's bytes
                                                    '--> writer  headers, files, tar-split; the main thread
 
-A plain blob is mapped and needs neither feed nor window: each reads it in place at its own pace. tar-split has
-no thread of its own: nearly all its work holds Python's lock, and to hand it over took longer than to do it. All
-imports and opens come before chroot(2); after it nothing is looked up by name but the layer's own files.
+A plain blob is mapped and needs neither feed nor window: each reads it in place at its own pace, and the hash, where
+it is ahead, takes big files' data off the writer's hands. tar-split has no thread of its own: nearly all its work
+holds Python's lock, and to hand it over took longer than to do it. All imports and opens come before chroot(2); after
+it nothing is looked up by name but the layer's own files.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from minidock.formats.tarsplit import TarSplitWriter, fast_compressor
 from minidock.formats.tarstream import TarEntry, TarReader, clean_name
 from minidock.store.bytewindow import ByteWindow, Pipeline, Poisoned
 from minidock.store.confinement import confine
+from minidock.store.heavyfiles import HeavyFiles
 from minidock.store.layerwriter import LayerWriter, show_name, stores_data
 
 TYPE_CHECKING = False
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 WINDOW_BYTES = 6 << 20
 _PROGRESS_BYTES = 4 << 20
+# From here on the kernel takes longer for a file's data than for handing it over, measured.
+_HEAVY_BYTES = 128 << 10
 _EVERYTHING = 1 << 62
 
 
@@ -98,7 +102,8 @@ class LayerUnpacker:
         self._recorded = 0
         self._crc = 0
         self._is_stored = False
-        self._writer = LayerWriter(self._copy, job.time_ns)
+        self._heavy = HeavyFiles(self._pipeline, self._fill)
+        self._writer = LayerWriter(self._copy, job.time_ns, self._offer, self._heavy.settle)
 
     def _map_blob(self) -> memoryview | None:
         """A plain blob in memory; None if its file system cannot map files. Raises BadArchive if it is no tar."""
@@ -157,10 +162,21 @@ class LayerUnpacker:
     # the hash thread
 
     def _hash(self) -> None:
-        update, check = self._tar_hash.update, self._pipeline.check
+        update, heavy, check = self._tar_hash.update, self._heavy, self._pipeline.check
         for piece in self._hash_reader.pieces(_EVERYTHING):
             update(piece)
+            heavy.fill_waiting()
             check()
+        heavy.fill_all()
+
+    def _fill(self, fd: int, entry: TarEntry, data: memoryview) -> None:
+        """Write a big file that the writer left to this thread."""
+
+        def copy(fd: int, size_bytes: int) -> None:
+            for start in range(0, size_bytes, PIECE_BYTES):
+                _write_all(fd, data[start : start + PIECE_BYTES])
+
+        self._writer.fill(fd, entry, copy)
 
     # the main thread
 
@@ -189,6 +205,7 @@ class LayerUnpacker:
                 self._pipeline.check()
                 self._tell_progress()
         self._end_tar_split()
+        self._heavy.close()
         self._writer.finish()
         self._tell_progress()
 
@@ -251,6 +268,19 @@ class LayerUnpacker:
                 self._tell_progress()
         self._crc = crc
         return left
+
+    def _offer(self, fd: int, entry: TarEntry) -> bool:
+        """Leave a big file to the hash thread, if that has already passed it; whether it was taken."""
+        if entry.data_bytes < _HEAVY_BYTES or self._mapped is None or entry.xattrs:
+            return False
+        start, end = entry.data_offset, entry.data_offset + entry.data_bytes
+        if self._hash_reader.position < end:
+            return False
+        data = self._mapped[start:end]
+        if not self._heavy.offer(fd, entry, data):
+            return False
+        self._crc = self._crc_of(data)
+        return True
 
     def _result(self) -> dict[str, Any]:
         job = self._job
