@@ -23,13 +23,13 @@ from minidock.formats.tarwriter import (
 from minidock.formats.whiteout import OPAQUE_XATTR, PREFIX
 from minidock.ids import DiffID, sha256_hex
 from minidock.store.copying import LARGE_BYTES, LargeCopier, became_shorter
-from minidock.store.layerfiles import LayerFiles, LayerHelper
+from minidock.store.filemaker import FileMaker, MakerProcess
 from minidock.store.upper import CAPABILITY_XATTR, UpperEntry, check_whole, walk_upper
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minidock.store.copying import Hasher
-    from minidock.store.layerfiles import Attributes
+    from minidock.store.filemaker import Attributes
     from minidock.trace import Trace
 
 _LAST_TIME_S = (1 << 63) // 1_000_000_000
@@ -188,10 +188,10 @@ class _LayerWriter:
     )
 
     def __init__(self, diff_fd: int, stream: _TarStream, dialect: str, trace: Trace | None) -> None:
-        self._here = LayerFiles(diff_fd)
+        self._here = FileMaker(diff_fd)
         # Where files are made: here at first, later perhaps by the helper.
-        self._files: LayerFiles | LayerHelper = self._here
-        self._helper: LayerHelper | None = None
+        self._files: FileMaker | MakerProcess = self._here
+        self._helper: MakerProcess | None = None
         self._has_processors = len(os.sched_getaffinity(0)) > 1
         self._stream = stream
         self._headers = LayerHeaders(dialect, HostNames())
@@ -208,7 +208,7 @@ class _LayerWriter:
         self.path = entry.path
         status = entry.status
         if self._stream.entries >= _HELPED_ENTRIES and self._helper is None and self._has_processors:
-            self._files = self._helper = LayerHelper(self._here)
+            self._files = self._helper = MakerProcess(self._here)
         if len(self._open) > entry.depth:
             self._close_directories(entry.depth)
         is_regular = stat.S_ISREG(status.st_mode)

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from minidock.formats.tarstream import TarEntry
     from minidock.store.taroutput import TarOutput
 
-_KINDS = {
+# A file's type by that of its entry; a hard link's is most often a regular file's.
+KINDS = {
     tarstream.REGULAR: stat.S_IFREG,
     tarstream.SPARSE: stat.S_IFREG,
     tarstream.LINK: stat.S_IFREG,
@@ -29,7 +30,7 @@ _KINDS = {
     tarstream.DIRECTORY: stat.S_IFDIR,
     tarstream.FIFO: stat.S_IFIFO,
 }
-_TYPES = {kind: type for type, kind in _KINDS.items() if type not in (tarstream.SPARSE, tarstream.LINK)}
+_TYPES = {kind: type for type, kind in KINDS.items() if type not in (tarstream.SPARSE, tarstream.LINK)}
 
 
 class TarEntries:
@@ -82,7 +83,7 @@ def unpack_entry(entry: TarEntry, reader: FileReader, put: Callable[..., object]
     name = clean_name(entry.name)
     if not name or name == b".":
         return
-    kind = _KINDS.get(entry.type)
+    kind = KINDS.get(entry.type)
     if kind is None:
         raise BadArchive(f"an entry of unknown type {entry.type!r}: {os.fsdecode(name)!r}")
     if entry.sparse is not None:

@@ -16,6 +16,7 @@ from minidock.formats.archive import open_archive
 from minidock.formats.compression import open_decompressed
 from minidock.formats.tarstream import TarReader, clean_name
 from minidock.formats.whiteout import OPAQUE_MARKER, PREFIX, is_overlay_xattr
+from minidock.store.tarentries import KINDS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,16 +26,6 @@ if TYPE_CHECKING:
     from minidock.formats.archivedimage import LayerBlob
     from minidock.formats.tarstream import TarEntry
 
-_KINDS = {
-    tarstream.REGULAR: stat.S_IFREG,
-    tarstream.SPARSE: stat.S_IFREG,
-    tarstream.LINK: stat.S_IFREG,
-    tarstream.SYMLINK: stat.S_IFLNK,
-    tarstream.CHARACTER: stat.S_IFCHR,
-    tarstream.BLOCK_DEVICE: stat.S_IFBLK,
-    tarstream.DIRECTORY: stat.S_IFDIR,
-    tarstream.FIFO: stat.S_IFIFO,
-}
 _PIECE_BYTES = 1 << 20
 
 
@@ -101,7 +92,7 @@ class TarNode:
     @classmethod
     def of_entry(cls, entry: TarEntry, fd: int, offset: int) -> TarNode:
         """The node of one member whose data lies in fd behind offset."""
-        kind = _KINDS.get(entry.type)
+        kind = KINDS.get(entry.type)
         if kind is None:
             raise BadArchive(f"an entry of unknown type {entry.type!r}: {os.fsdecode(entry.name)!r}")
         node = cls(kind | entry.mode & 0o7777)

@@ -14,7 +14,7 @@ from minidock.errors import SyscallError
 from minidock.store import heavyfiles, unpack_worker
 from tests import builders
 from tests.builders import directory, hardlink, layer_tar, tar_member
-from tests.integration.test_layer_helper import every_attribute
+from tests.integration.test_filemaker import every_attribute
 from tests.integration.test_unpack import unpack_bytes
 
 BIG = [tar_member(b"d/%02d" % number, os.urandom(70_000 + number), mode=0o4755, uid=7, gid=8) for number in range(40)]

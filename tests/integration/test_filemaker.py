@@ -17,7 +17,7 @@ import pytest
 
 from minidock.errors import StoreError, SyscallError
 from minidock.formats.tarwriter import is_whiteout
-from minidock.store import changes, layerfiles
+from minidock.store import changes, filemaker
 from tests import builders
 from tests.integration.test_changes import Upper, Written, random_upper
 from tests.integration.test_unpack_faults import children
@@ -64,7 +64,7 @@ def helped(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("batch", [1, 7, 64])
 def test_same_layer(scratch: Path, monkeypatch: pytest.MonkeyPatch, batch: int) -> None:
     """With a helper from the first entry, from one in the middle, or without one."""
-    monkeypatch.setattr(layerfiles, "_BATCH_FILES", batch)
+    monkeypatch.setattr(filemaker, "_BATCH_FILES", batch)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     for seed in range(12):
         base = scratch / str(seed)
@@ -85,14 +85,14 @@ def test_same_layer(scratch: Path, monkeypatch: pytest.MonkeyPatch, batch: int) 
 
 def test_many_files_have_a_helper(scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[int] = []
-    start = layerfiles.LayerHelper.__init__
+    start = filemaker.MakerProcess.__init__
 
     def start_and_note(self: Any, made: Any) -> None:
         start(self, made)
         started.append(self._pid)
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
-    monkeypatch.setattr(layerfiles.LayerHelper, "__init__", start_and_note)
+    monkeypatch.setattr(filemaker.MakerProcess, "__init__", start_and_note)
     upper = Upper(scratch / "upper")
     for number in range(50):
         upper.file(b"%d" % number)
@@ -123,13 +123,13 @@ def test_full_disk(scratch: Path, helped: None) -> None:
 @pytest.mark.parametrize("files", [1, 2000])
 def test_dead_helper(scratch: Path, helped: None, monkeypatch: pytest.MonkeyPatch, files: int) -> None:
     """Whether it is missed by the next batch or at the end."""
-    start = layerfiles.LayerHelper.__init__
+    start = filemaker.MakerProcess.__init__
 
     def start_and_kill(self: Any, made: Any) -> None:
         start(self, made)
         os.kill(self._pid, signal.SIGKILL)
 
-    monkeypatch.setattr(layerfiles.LayerHelper, "__init__", start_and_kill)
+    monkeypatch.setattr(filemaker.MakerProcess, "__init__", start_and_kill)
     upper = Upper(scratch / "upper")
     for number in range(files):
         upper.file(b"%d" % number)
@@ -151,7 +151,7 @@ def test_helper_ends_with_its_owner(scratch: Path, helped: None, monkeypatch: py
             signal.pause()
 
         try:
-            monkeypatch.setattr(layerfiles.LayerHelper, "settle", stay)
+            monkeypatch.setattr(filemaker.MakerProcess, "settle", stay)
             Written(upper, scratch / "layer")
         finally:
             os._exit(0)

@@ -30,7 +30,7 @@ _SETTLED = b"."
 _SIGKILL = 9
 
 
-class LayerFiles:
+class FileMaker:
     """Makes files below a layer's directory; paths are relative to it, and what is above them is there."""
 
     __slots__ = ("_diff_fd",)
@@ -109,15 +109,15 @@ class LayerFiles:
         os.utime(handle, ns=(time_ns, time_ns))
 
 
-class LayerHelper:
-    """The process that makes files beside this one; it has LayerFiles' ways to make them.
+class MakerProcess:
+    """The process that makes files beside this one; it has FileMaker' ways to make them.
 
     What fails in it is raised here, by a later call: SyscallError, StoreError.
     """
 
     __slots__ = ("_answers", "_batch", "_batch_bytes", "_commands", "_pid")
 
-    def __init__(self, files: LayerFiles) -> None:
+    def __init__(self, files: FileMaker) -> None:
         taken, self._commands = os.pipe2(os.O_CLOEXEC)
         self._answers, answers = os.pipe2(os.O_CLOEXEC)
         self._batch: list[tuple[Any, ...]] = []
@@ -131,27 +131,27 @@ class LayerHelper:
         os.close(answers)
 
     def whiteout(self, path: bytes, uid: int, gid: int) -> None:
-        """As LayerFiles'."""
+        """As FileMaker'."""
         self._add(0, path, uid, gid)
 
     def directory(self, path: bytes) -> None:
-        """As LayerFiles'."""
+        """As FileMaker'."""
         self._add(1, path)
 
     def close_directory(self, path: bytes, attributes: Attributes, is_opaque: bool) -> None:
-        """As LayerFiles'."""
+        """As FileMaker'."""
         self._add(2, path, attributes, is_opaque)
 
     def link(self, path: bytes, first: bytes) -> None:
-        """As LayerFiles'."""
+        """As FileMaker'."""
         self._add(3, path, first)
 
     def special(self, path: bytes, attributes: Attributes, target: bytes, device: int) -> None:
-        """As LayerFiles'."""
+        """As FileMaker'."""
         self._add(4, path, attributes, target, device)
 
     def file(self, path: bytes, attributes: Attributes, data: bytes) -> None:
-        """As LayerFiles'."""
+        """As FileMaker'."""
         self._batch_bytes += len(data)
         self._add(5, path, attributes, data)
 
@@ -209,7 +209,7 @@ class LayerHelper:
         self._pid = 0
 
 
-def _help(files: LayerFiles, taken: int, answers: int) -> NoReturn:
+def _help(files: FileMaker, taken: int, answers: int) -> NoReturn:
     """The helper's whole life."""
     path = b""
     try:
