@@ -19,6 +19,7 @@ from minidock.errors import BadArchive, DigestMismatch, MinidockError, SyscallEr
 from minidock.formats.bytestream import BufferReader
 from minidock.formats.compression import PIECE_BYTES, Decompressor, identify, sniff
 from minidock.formats.crc64 import find_crc64
+from minidock.formats.gojson import encode_json
 from minidock.formats.tarheader import looks_like_tar
 from minidock.formats.tarsplit import TarSplitWriter, fast_compressor
 from minidock.formats.tarstream import TarEntry, TarReader, clean_name
@@ -321,6 +322,8 @@ def preload(compressions: set[str]) -> None:
 
     find_crc64()
     fast_compressor()
+    # Its C part is loaded when it first has a string.
+    encode_json("")
     for kind in compressions - {"", "none"}:
         Decompressor(kind)
 
