@@ -24,7 +24,8 @@ PACKAGES = (
     " attr acl procps psmisc strace"
     " libcap2-bin xz-utils zstd bzip2 gzip jq openssl util-linux mount tar git socat netcat-openbsd"
 )
-DOCKER = "docker.io containerd runc"
+# With the tool that loads its profile, which it will not start a container without where the kernel has AppArmor.
+DOCKER = "docker.io containerd runc apparmor"
 SIZE = "4G"
 
 # Documents and translations that no test reads.
