@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from minidock.runtime.logs import StreamLog
 
 _MAX_FD = 1 << 30
+REQUEST_PREFIX = "attach-"
 _LOADED_NS = time.time_ns()
 
 
@@ -210,8 +211,8 @@ class Monitor:
         """Take over from the program that this process was; see succession.py."""
         self.sources = sources
         self._be_ready(launched)
-        if self.job.takes_requests:
-            # Whoever has asked meanwhile may have woken the old one.
+        if self.job.takes_requests and any(map(is_request, os.listdir(self.job.request_path))):
+            # Whoever asked meanwhile may have woken the old one.
             self._woken()
         self._stay()
 
@@ -423,6 +424,11 @@ class Monitor:
         if streams.stdin_write >= 0 and not streams.keeps_stdin:
             os.close(streams.stdin_write)
             streams.stdin_write = -1
+
+
+def is_request(name: str) -> bool:
+    """Whether a file in a container's directory is one by which somebody asks to be attached; see requests.py."""
+    return name.startswith(REQUEST_PREFIX)
 
 
 def _send_descriptor(handover: Any, fd: int) -> None:

@@ -14,6 +14,7 @@ import select
 
 from minidock.errors import CommandError
 from minidock.runtime.carry import Listener
+from minidock.runtime.monitor import REQUEST_PREFIX, is_request
 from minidock.runtime.signals import WAKE
 
 TYPE_CHECKING = False
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from minidock.store.containers import Container
 
-_PREFIX = "attach-"
 _DESCRIPTORS = 4
 # A root process that connects here and then says nothing is broken; the container must not wait for it.
 _PATIENCE_MS = 1000
@@ -85,7 +85,7 @@ def request_attachment(container: Container, monitor_fd: int, stdout_fd: int, st
     """
     import _signal  # type: ignore[import-not-found]
 
-    name = f"{_PREFIX}{os.getpid()}-{os.urandom(4).hex()}"
+    name = f"{REQUEST_PREFIX}{os.getpid()}-{os.urandom(4).hex()}"
     listening = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     try:
         _in_directory(container.path, listening.bind, name)
@@ -128,7 +128,7 @@ def take_requests(path: str, input_fd: int) -> list[Listener]:
     """The monitor's side: all who wait below path, each given the container's input, if it has one."""
     listeners = []
     for name in os.listdir(path):
-        if name.startswith(_PREFIX):
+        if is_request(name):
             listener = _answer(path, name, input_fd)
             if listener is not None:
                 listeners.append(listener)
