@@ -389,9 +389,13 @@ class ContainerStore:
         document = config.document
         container_id = ContainerID.parse(document["ID"])
         with DiskErrors(f"create container {config.name}".rstrip()), root.lock(), root.stage() as stage:
-            others = self.all()
-            self.abandoned = [one for one in others if one.state.is_abandoned()]
-            names = {one.name: one.id for one in others}
+            names: dict[str, ContainerID] = {}
+            self.abandoned = []
+            # One at a time: the records of a few hundred together take more memory than all the rest of a command.
+            for one in filter(None, map(self._open, self.ids())):
+                names[one.name] = one.id
+                if one.state.is_abandoned():
+                    self.abandoned.append(one)
             if choose_name is not None:
                 document["Name"] = "/" + choose_name(set(names))
             elif config.name in names:

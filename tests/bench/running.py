@@ -198,6 +198,7 @@ def memory_rows(hall: Hall) -> list[tuple[str, ...]]:
     # A root's first container has the seccomp filter compiled, which is kept; its networks have their bridge made.
     engine.run("run", "--rm", IMAGE, "true")
     rows = []
+    # In whatever else the root has come to hold by now, of the other cases' containers.
     for name, network in (("memory, run", ("--network", "none")), ("memory, run, on the default bridge", ())):
         words = engine.words("run", "--rm", *network, IMAGE, "true")
         # The largest process: command, monitor, and each child up to the container's program.
