@@ -294,10 +294,13 @@ class Cgroup:
                     continue
 
     def open_v2(self) -> int | None:
-        """A descriptor of the v2 group to clone into, None where there is none."""
+        """A descriptor of the v2 group to clone into, None where there is none; raises SyscallError."""
         if self.v2_path is None:
             return None
-        return os.open(self.v2_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return os.open(self.v2_path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SyscallError(f"open({self.v2_path!r})", error.errno or 5) from None
 
     def pids(self) -> list[int]:
         """The processes inside, of the hierarchy that knows most."""
