@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 __all__ = ("ExecSpec", "exec_process")
 
 _JOINED = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP
+_ESRCH = 3
 
 
 def _has_ended(pidfd: int) -> bool:
@@ -153,9 +154,9 @@ def exec_process(
         raise
     except UsageError as error:
         raise CommandError(error.message, exit_code=126) from None
-    except SyscallError:
-        # The process itself may be what is not there any more, or its group, which goes once it has ended.
-        if _has_ended(pidfd):
+    except SyscallError as error:
+        # A process on its way out has no namespaces a moment before its pidfd tells; its groups go when it has ended.
+        if error.errno == _ESRCH or _has_ended(pidfd):
             raise ContainerNotRunning(f"the container's process {pid} is not running") from None
         raise
     finally:
