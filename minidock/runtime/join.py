@@ -52,6 +52,19 @@ def _has_ended(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
+def _payload(spec: ExecSpec) -> Payload:
+    return Payload(
+        spec.argv,
+        environment(spec.env, hostname=spec.hostname, tty=spec.tty),
+        spec.cwd,
+        capabilities=allowed_capabilities(spec.cap_add, spec.cap_drop, privileged=spec.privileged),
+        keyring="_ses",
+        no_new_privileges=spec.no_new_privileges,
+        seccomp_filter=spec.seccomp_filter,
+        init=False,
+    )
+
+
 def _user_map(spec: ExecSpec, pid: int, pidfd: int) -> UserMap | None:
     """The IDs of the container's user namespace, None without one; raises ContainerNotRunning."""
     if not spec.is_remapped:
@@ -85,16 +98,7 @@ def exec_process(
     group = Cgroup.of_process(pid)
     if _has_ended(pidfd):
         raise ContainerNotRunning(f"the container's process {pid} is not running")
-    payload = Payload(
-        spec.argv,
-        environment(spec.env, hostname=spec.hostname, tty=spec.tty),
-        spec.cwd,
-        capabilities=allowed_capabilities(spec.cap_add, spec.cap_drop, privileged=spec.privileged),
-        keyring="_ses",
-        no_new_privileges=spec.no_new_privileges,
-        seccomp_filter=spec.seccomp_filter,
-        init=False,
-    )
+    payload = _payload(spec)
     if trace:
         trace("clone", f"nsenter --target {pid} --mount --uts --ipc --net --cgroup --pid")
         trace("exec", " ".join(spec.argv))
