@@ -217,6 +217,14 @@ damage("record of another container", "container", mends=False)(
 )
 
 
+damage("a name that is a number", "container", mends=False)(
+    lambda root: _change_record(root, lambda document: document.update({"Name": 5}))
+)
+damage("networks of a list", "container", mends=False)(
+    lambda root: _change_record(root, lambda document: document.update({"NetworkSettings": []}))
+)
+
+
 @damage("a dead command's stage", "unfinished", mends=False)
 def _stage(root: BadRoot) -> None:
     (root.path / f"minidock/stage/{'0' * 8}.1.1.dead").mkdir(parents=True)

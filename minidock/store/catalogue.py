@@ -171,6 +171,14 @@ def _cache_id_or_empty(text: str) -> str:
         return ""
 
 
+# Source: moby container/container.go, type Container; null is as good as nothing to Go
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("Name", "Image", "Path", "Driver", "Created"), str),
+    **dict.fromkeys(("State", "Config", "NetworkSettings", "MountPoints"), dict),
+    "Args": list,
+}
+
+
 class ContainerRecord:
     """containers/<container_id>/config.v2.json, its few facts that lead on. Shape: document {} when unreadable"""
 
@@ -198,8 +206,11 @@ class ContainerRecord:
         self.name = _text(self.document, "Name").removeprefix("/")
         self.image_id = _text(self.document, "Image")
 
-    def host_config_fault(self, evidence: Evidence) -> str:
-        """What is wrong with hostconfig.json, empty for nothing; an engine does not show the container then."""
+    def form_fault(self, evidence: Evidence) -> str:
+        """What in the two records has not its form, empty for nothing; an engine does not show the container then."""
+        for key, kind in _TYPES.items():
+            if self.document.get(key) is not None and not isinstance(self.document[key], kind):
+                return f"config.v2.json: {key} has the wrong type"
         try:
             raw = evidence.read(f"{self.path}/hostconfig.json", MAX_CONFIG_BYTES)
             parse_json(raw, what="hostconfig.json", limit_bytes=MAX_CONFIG_BYTES)

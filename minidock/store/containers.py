@@ -337,7 +337,10 @@ class ContainerStore:
     def _open(self, container_id: ContainerID) -> Container | None:
         # Like the engine: what cannot be read is skipped when listing, so that one bad record hides one container.
         try:
-            return Container(self.root, container_id, read_document(f"{self.path}/{container_id}", container_id))
+            found = Container(self.root, container_id, read_document(f"{self.path}/{container_id}", container_id))
+            # Every command looks for names: one that is none hides its container, and no other.
+            _ = found.name
+            return found
         except (NoSuchContainer, StoreCorrupt, BadConfig):
             return None
 

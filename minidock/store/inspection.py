@@ -211,7 +211,7 @@ class Inspection:
             self._fault("container", path, "config.v2.json has no Config", name)
         elif container.document.get("ID") != name:
             self._fault("container", path, "config.v2.json is another container's", name)
-        elif reason := container.host_config_fault(self.evidence):
+        elif reason := container.form_fault(self.evidence):
             self._fault("container", path, reason, name)
         else:
             from minidock.store.containerstate import state_from_record

@@ -135,6 +135,10 @@ class _Comparison:
         self._waiting: list[tuple[bytes, list[str]]] = []
         self._gone: list[tuple[Difference, int, Callable[[], Content]]] = []
         self._came: list[tuple[Difference, int, Callable[[], Content]]] = []
+        # In the first of two walks only what came and went matters.
+        self._is_looking = False
+        # Kind and path of each end of a rename, with the path that it came from, "" at that end itself.
+        self._renamed: dict[tuple[str, str], str] = {}
 
     def differences(self) -> Iterator[Difference]:
         """Every difference; raises what reading the trees raises."""
@@ -147,16 +151,27 @@ class _Comparison:
                 raise SyscallError(f"read {error.filename!r}", error.errno or 5) from None
 
     def renames_found(self) -> Iterator[Difference]:
-        """Every difference, the added ones that are renamed told so."""
+        """Every difference, those that are one rename told so.
+
+        A first walk, which opens no file that both have, finds what came and what went; so that nothing else has to be
+        kept until a rename's other end is known.
+        """
         with self._old, self._new:
             try:
-                found = list(self._merge())
+                self._is_looking = True
+                for _ in self._merge():
+                    continue
                 self._find_renames()
+                self._gone, self._came, self._waiting, self._is_looking = [], [], [], False
+                for difference in self._merge():
+                    source = self._renamed.get((difference.kind, difference.path))
+                    if source is not None:
+                        difference.why, difference.renamed_from = [RENAME], source
+                    yield difference
             except SyscallError:
                 raise
             except OSError as error:
                 raise SyscallError(f"read {error.filename!r}", error.errno or 5) from None
-        yield from found
 
     def _merge(self) -> Iterator[Difference]:
         old_walk, new_walk = self._old.walk(), self._new.walk()
@@ -194,7 +209,7 @@ class _Comparison:
     def _deleted(self, node: Node) -> Difference:
         difference = Difference(DELETED, "/" + os.fsdecode(node.path), old_bytes=_length(node))
         self._keep(self._gone, difference, node)
-        if self._content and stat.S_ISREG(node.mode):
+        if self._content and not self._is_looking and stat.S_ISREG(node.mode):
             difference.text = _unified(node, None)
         return difference
 
@@ -204,14 +219,14 @@ class _Comparison:
     def _added(self, node: Node) -> Difference:
         difference = Difference(ADDED, "/" + os.fsdecode(node.path), new_bytes=_length(node))
         self._keep(self._came, difference, node)
-        if self._content and stat.S_ISREG(node.mode):
+        if self._content and not self._is_looking and stat.S_ISREG(node.mode):
             difference.text = _unified(None, node)
         return difference
 
     def _keep(
         self, side: list[tuple[Difference, int, Callable[[], Content]]], difference: Difference, node: Node
     ) -> None:
-        if self._why and stat.S_ISREG(node.mode) and node.size_bytes and len(side) < _MAX_CANDIDATES:
+        if self._is_looking and stat.S_ISREG(node.mode) and node.size_bytes and len(side) < _MAX_CANDIDATES:
             side.append((difference, node.size_bytes, node.open))
 
     def _both(self, old: Node, new: Node) -> Iterator[Difference]:
@@ -223,6 +238,8 @@ class _Comparison:
         if not stat.S_ISDIR(new.mode):
             # What replaced a directory is one change, whatever was in it.
             self._old.skip()
+        if self._is_looking:
+            return
         while self._waiting and not new.path.startswith(self._waiting[-1][0] + b"/"):
             self._waiting.pop()
         parts = self._parts(old, new)
@@ -268,8 +285,8 @@ class _Comparison:
         for difference, size, opener in self._came:
             if size in sizes and (sources := gone.get((size, _digest(opener)))):
                 source = sources.pop(0)
-                difference.why, difference.renamed_from = [RENAME], source.path
-                source.why = [RENAME]
+                self._renamed[difference.kind, difference.path] = source.path
+                self._renamed[source.kind, source.path] = ""
 
 
 def _order(old: Node | None, new: Node | None) -> int:

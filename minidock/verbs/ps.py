@@ -61,7 +61,7 @@ class ContainerSummary:
         self.names = config.name
         self.labels = config.labels
         self.ports = _ports_text(ports)
-        self.networks = list(container.document.get("NetworkSettings", {}).get("Networks") or ())
+        self.networks = list(_networks(container))
         # A volume by its name, as docker has it.
         self.mounts = [str(point.get("Name") or point.get("Source", "")) for point in config.mount_points]
         self.local_volumes = sum(point.get("Driver") == "local" for point in config.mount_points)
@@ -134,9 +134,15 @@ def ps(
     return rows
 
 
+def _networks(container: Container) -> dict[str, Any]:
+    settings = container.document.get("NetworkSettings")
+    networks = settings.get("Networks") if isinstance(settings, dict) else None
+    return networks if isinstance(networks, dict) else {}
+
+
 def _ports_of(root: DataRoot, container: Container) -> dict[str, Any]:
     """NetworkSettings.Ports of a container, empty while it does not run."""
-    networks = container.document.get("NetworkSettings", {}).get("Networks") or ()
+    networks = _networks(container)
     if not container.is_running() or all(name in ("none", "host") for name in networks):
         return {}
     member = root.endpoints.get(container.id)
@@ -211,9 +217,7 @@ def _matches(root: DataRoot, container: Container, wanted: dict[str, list[str]],
 
             fits = has_port(_ports_of(root, container), wanted.get("publish", ()), wanted.get("expose", ()))
         elif key == "network":
-            fits = any(
-                value in (container.document.get("NetworkSettings", {}).get("Networks") or ()) for value in values
-            )
+            fits = any(value in _networks(container) for value in values)
         else:
             fits = any(
                 value in (point.get("Name"), point.get("Source"), point.get("Destination"))
