@@ -79,21 +79,6 @@ def parse_json(data: bytes, *, what: str, limit_bytes: int) -> dict[str, Any]:
     return value
 
 
-def _encode_string(text: str) -> str:
-    try:
-        from _json import encode_basestring as quote
-    except ImportError:
-        from json.encoder import encode_basestring as quote
-    quoted: str = quote(text)
-    # Go escapes what could end a script element, and writes \b and \f in the long form (until Go 1.22).
-    for plain, escaped in _GO_ESCAPES:
-        if plain in quoted:
-            quoted = quoted.replace(plain, escaped)
-    if "\\" in quoted:
-        quoted = _long_controls(quoted)
-    return quoted
-
-
 _GO_ESCAPES = (("<", "\\u003c"), (">", "\\u003e"), ("&", "\\u0026"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029"))
 
 
@@ -111,37 +96,19 @@ def _long_controls(quoted: str) -> str:
         position = slash + 2
 
 
-def _encode(value: Any, out: list[str], sort_keys: bool) -> None:
-    if isinstance(value, str):
-        out.append(_encode_string(value))
-    elif value is None:
-        out.append("null")
-    elif value is True:
-        out.append("true")
-    elif value is False:
-        out.append("false")
-    elif isinstance(value, int):
-        out.append(int.__repr__(value))
-    elif isinstance(value, float):
-        out.append(float.__repr__(value))
-    elif isinstance(value, dict):
-        mark = "{"
-        for key in sorted(value) if sort_keys else value:
-            out.append(mark)
-            out.append(_encode_string(key))
-            out.append(":")
-            _encode(value[key], out, False)
-            mark = ","
-        out.append("}" if value else "{}")
-    elif isinstance(value, (list, tuple)):
-        mark = "["
-        for item in value:
-            out.append(mark)
-            _encode(item, out, False)
-            mark = ","
-        out.append("]" if value else "[]")
-    else:
-        raise TypeError(f"no JSON for {type(value).__name__}")
+def _no_json(value: Any) -> Any:
+    raise TypeError(f"no JSON for {type(value).__name__}")
+
+
+def _dumps(value: Any) -> str:
+    try:
+        from _json import encode_basestring, make_encoder
+    except ImportError:
+        import json
+
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=_no_json)
+    encoder = make_encoder(None, _no_json, encode_basestring, None, ":", ",", False, False, True)
+    return "".join(encoder(value, 0))
 
 
 def encode_json(value: Any, *, sort_keys: bool = False) -> bytes:
@@ -150,9 +117,15 @@ def encode_json(value: Any, *, sort_keys: bool = False) -> bytes:
     Shape:  dicts keep their order; sort_keys sorts the outermost one (Go sorts maps, and keeps structs' order)
     Source: Go encoding/json, Marshal; shared format notes §6.1
     """
-    out: list[str] = []
-    _encode(value, out, sort_keys)
-    return "".join(out).encode("utf-8", "surrogateescape")
+    text = _dumps(dict(sorted(value.items())) if sort_keys else value)
+    # Outside strings there is none of these. Go escapes what could end a script element, and writes \b and \f in the
+    # long form (until Go 1.22).
+    for plain, escaped in _GO_ESCAPES:
+        if plain in text:
+            text = text.replace(plain, escaped)
+    if "\\" in text:
+        text = _long_controls(text)
+    return text.encode("utf-8", "surrogateescape")
 
 
 def format_time(time_ns: int) -> str:

@@ -38,7 +38,8 @@ COMPARISONS = {
     "SCMP_CMP_GT": 6,
     "SCMP_CMP_MASKED_EQ": 7,
 }
-_ATTRIBUTE_NO_NEW_PRIVS = 3
+_ATTRIBUTE_NO_NEW_PRIVS, _ATTRIBUTE_OPTIMIZE = 3, 8
+_BINARY_TREE = 2
 _MAX_ARGUMENTS = 6
 _X32, _AUDIT_X86_64, _X32_BIT = 0x4000003E, 0xC000003E, 0x40000000
 
@@ -126,6 +127,8 @@ def compile_filter(default: int, architectures: Sequence[str], rules: Sequence[R
             _check(library.seccomp_arch_add(context, token), "add architecture")
         # whether privileges may grow is the container's own setting
         _check(library.seccomp_attr_set(context, _ATTRIBUTE_NO_NEW_PRIVS, 0), "set attribute")
+        # The kernel tries every call when it takes a filter; a library older than 2.5 searches them one by one.
+        library.seccomp_attr_set(context, _ATTRIBUTE_OPTIMIZE, _BINARY_TREE)
         for rule in rules:
             if rule.action != default:
                 _add(library, context, rule)

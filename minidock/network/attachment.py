@@ -13,7 +13,6 @@ and nothing in the kernel, and the next command gives the address back.
 from __future__ import annotations
 
 import _socket
-import os
 
 from minidock.errors import SyscallError
 from minidock.linux import netlink
@@ -100,9 +99,7 @@ class AwaitLinks(Operation):
         return f"until ip link show {self.interfaces[-1]} >/dev/null 2>&1; do sleep 0.01; done"
 
     def execute(self, setup: Setup) -> None:
-        # Its end instead of a byte means that the parent has gone.
-        if not os.read(setup.parent_fd, 1):
-            os._exit(9)
+        setup.await_parent()
 
 
 class ConfigureLink(Operation):

@@ -23,7 +23,6 @@ DEFAULT_PARENT = "minidock"
 # What systemd puts on a group that it leaves to others; the second where it has no rights to the first.
 _DELEGATED = ("trusted.delegate", "user.delegate")
 _UNITS = (".service", ".scope", ".slice", ".socket", ".mount", ".swap")
-_WAIT_MS = 10_000
 _SHORT_BYTES = 2048
 # What `stats` reads is there on v2 only where the group above hands its controller down.
 _MEASURING = ("cpu", "io", "memory", "pids")
@@ -172,6 +171,35 @@ def _words_below(hierarchy: Hierarchy, parent: str, delegated: str) -> list[str]
     return words
 
 
+def _is_made(hierarchy: Hierarchy, path: str, trace: Trace | None, *, hands_down: bool) -> bool:
+    """Make one of a container's groups, and what is missing above it."""
+    is_cpuset = "cpuset" in hierarchy.controllers.split(",")
+    above = hierarchy.mount_point
+    try:
+        for word in path[len(above) + 1 :].split("/")[:-1]:
+            parent = f"{above}/{word}"
+            if not os.path.isdir(parent):
+                try:
+                    _make_parent(parent, above, is_cpuset, trace)
+                    if hands_down:
+                        _hand_down(above, trace)
+                        _hand_down(parent, trace)
+                except FileExistsError:
+                    pass
+            above = parent
+        if trace:
+            trace("cgroup", f"mkdir -p {path}")
+        try:
+            os.mkdir(path, 0o755)
+        except FileExistsError:
+            pass
+        if is_cpuset:
+            _fill_cpuset(path, hierarchy.mount_point, trace)
+    except OSError:
+        return False
+    return True
+
+
 class Cgroup:
     """The directories of one container, one in each usable hierarchy.
 
@@ -185,6 +213,20 @@ class Cgroup:
         self.delegated = delegated
 
     @classmethod
+    def named(cls, container_id: str, parent: str = "", *, mounted: Sequence[Hierarchy] | None = None) -> Cgroup:
+        """The groups that a container is to have.
+
+        Shape:  parent: `--cgroup-parent`, a path below each hierarchy's root; mounted: if already known
+        Raises: UsageError for a parent that leaves the hierarchy
+        """
+        if not {".", ".."}.isdisjoint(parent.split("/")):
+            raise UsageError(f"invalid cgroup parent {parent!r}: a plain path is expected")
+        mounted = hierarchies() if mounted is None else mounted
+        delegated = "" if parent else delegated_group(mounted)
+        below = ((each, _words_below(each, parent, delegated)) for each in mounted)
+        return cls(((each, "/".join((each.mount_point, *words, container_id))) for each, words in below), delegated)
+
+    @classmethod
     def create(
         cls,
         container_id: str,
@@ -193,43 +235,16 @@ class Cgroup:
         mounted: Sequence[Hierarchy] | None = None,
         trace: Trace | None = None,
     ) -> Cgroup:
-        """Make the container's groups; hierarchies that cannot be written are left out.
+        """Make a container's groups, see named and make."""
+        group = cls.named(container_id, parent, mounted=mounted)
+        group.make(trace, v2=True)
+        group.make(trace, v2=False)
+        return group
 
-        Shape:  parent: `--cgroup-parent`, a path below each hierarchy's root; mounted: if already known
-        Raises: UsageError for a parent that leaves the hierarchy
-        """
-        if not {".", ".."}.isdisjoint(parent.split("/")):
-            raise UsageError(f"invalid cgroup parent {parent!r}: a plain path is expected")
-        made: list[tuple[Hierarchy, str]] = []
-        mounted = hierarchies() if mounted is None else mounted
-        delegated = "" if parent else delegated_group(mounted)
-        for hierarchy in mounted:
-            path = hierarchy.mount_point
-            is_cpuset = "cpuset" in hierarchy.controllers.split(",")
-            try:
-                for word in _words_below(hierarchy, parent, delegated):
-                    above, path = path, f"{path}/{word}"
-                    if not os.path.isdir(path):
-                        try:
-                            _make_parent(path, above, is_cpuset, trace)
-                        except FileExistsError:
-                            continue
-                        if hierarchy.is_v2 and not delegated:
-                            _hand_down(above, trace)
-                            _hand_down(path, trace)
-                path = f"{path}/{container_id}"
-                if trace:
-                    trace("cgroup", f"mkdir -p {path}")
-                try:
-                    os.mkdir(path, 0o755)
-                except FileExistsError:
-                    pass
-                if is_cpuset:
-                    _fill_cpuset(path, hierarchy.mount_point, trace)
-            except OSError:
-                continue
-            made.append((hierarchy, path))
-        return cls(made, delegated)
+    def make(self, trace: Trace | None, *, v2: bool) -> None:
+        """Make the groups of the v2 hierarchy, or of the others; hierarchies that cannot be written are left out."""
+        down = v2 and not self.delegated
+        self.paths = [pair for pair in self.paths if pair[0].is_v2 != v2 or _is_made(*pair, trace, hands_down=down)]
 
     @classmethod
     def open(cls, container_id: str, parent: str = "", delegated: str = "") -> Cgroup:
@@ -366,13 +381,15 @@ class Cgroup:
         self._set_frozen(False)
 
     def _set_frozen(self, frozen: bool) -> None:
+        from minidock.runtime.freezer import freeze_v1, freeze_v2
+
         v1 = self.path_of("freezer")
         try:
             if v1 is not None:
-                _freeze_v1(v1 + "/freezer.state", "FROZEN" if frozen else "THAWED")
+                freeze_v1(v1 + "/freezer.state", "FROZEN" if frozen else "THAWED")
                 return
             if self.v2_path is not None:
-                _freeze_v2(self.v2_path, frozen)
+                freeze_v2(self.v2_path, frozen)
                 return
         except FileNotFoundError:
             # The group has gone with its last process: nothing is left that could move.
@@ -388,31 +405,24 @@ class Cgroup:
             _remove_directory(path)
         self.paths = []
 
-
-def _freeze_v1(path: str, state: str) -> None:
-    for _ in range(_WAIT_MS):
-        _write(path, state)
-        if _read(path).strip() == state:
-            return
-        select.select([], [], [], 0.001)
-    _write(path, "THAWED")
-    raise MinidockError(f"the container could not be frozen within {_WAIT_MS // 1000} seconds")
+    def end(self) -> None:
+        """Remove the directories, and before that kill whoever is still inside; raises SyscallError(EBUSY)."""
+        # Mostly nobody is: when the first process of a pid namespace has ended, all have.
+        self.paths = [(hierarchy, path) for hierarchy, path in self.paths if not _is_removed(path)]
+        if self.paths:
+            self.kill_all()
+            self.remove()
 
 
-def _freeze_v2(path: str, frozen: bool) -> None:
-    handle = os.open(path + "/cgroup.events", os.O_RDONLY | os.O_CLOEXEC)
+def _is_removed(path: str) -> bool:
+    """Remove a group that is empty, or has gone."""
     try:
-        _write(path + "/cgroup.freeze", "1" if frozen else "0")
-        if not frozen:
-            return
-        poll = select.poll()
-        poll.register(handle, select.POLLPRI)
-        while b"frozen 1" not in os.pread(handle, 4096, 0):
-            if not poll.poll(_WAIT_MS):
-                _write(path + "/cgroup.freeze", "0")
-                raise MinidockError(f"the container could not be frozen within {_WAIT_MS // 1000} seconds")
-    finally:
-        os.close(handle)
+        os.rmdir(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _remove_directory(path: str) -> None:

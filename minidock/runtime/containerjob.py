@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from minidock.network.joining import Places
     from minidock.network.leaving import HeldPlaces
     from minidock.runtime.health import Health
-    from minidock.runtime.launch import Launched
+    from minidock.runtime.launch import Launched, Preparation
     from minidock.runtime.restarts import Restarts
     from minidock.runtime.spec import ContainerSpec
     from minidock.store.containers import Container, ContainerLock
@@ -45,6 +45,7 @@ class ContainerJob(Job):
         "lock",
         "log",
         "places",
+        "prepared",
         "request_path",
         "restarts",
         "spec",
@@ -60,6 +61,7 @@ class ContainerJob(Job):
         self.lock = lock
         self.spec = spec
         self.places: Places | HeldPlaces | None = None if spec is None else spec.places
+        self.prepared: Preparation | None = None
         self.auto_remove = container.state.auto_remove
         self.state = container.state
         self.exit_fd = self.life_fd = -1
@@ -107,22 +109,37 @@ class ContainerJob(Job):
             job.restarts = Restarts(*kept["restarts"])
         return job
 
+    def prepare(self) -> None:
+        """Both sides of a launch, and what it needs; an error is left to the monitor, which notes it."""
+        from minidock.runtime.launch import Preparation
+
+        if self.spec is not None:
+            try:
+                self.prepared = Preparation(self.spec)
+            except MinidockError:
+                return
+
     def launch(self, stdin_fd: int, stdout_fd: int, stderr_fd: int) -> Launched:
-        """Launch, with the log open."""
+        """Launch."""
         from minidock.runtime.launch import launch
 
         root = self.container.root
-        if self.life_fd < 0:
-            self.life_fd = hold_life(self.container.path)
-        if self.log is None:
-            self.log = open_log(self.container)
         if self.spec is None:
             from minidock.runtime.prepare import container_spec
 
             self.spec = container_spec(self.container)
             self._resume_places(self.spec)
+        prepared, self.prepared = self.prepared, None
         try:
-            return launch(self.spec, stdin_fd=stdin_fd, stdout_fd=stdout_fd, stderr_fd=stderr_fd, trace=root.trace)
+            return launch(
+                self.spec,
+                stdin_fd=stdin_fd,
+                stdout_fd=stdout_fd,
+                stderr_fd=stderr_fd,
+                trace=root.trace,
+                prepared=prepared,
+                ready=self._be_ready,
+            )
         except SyscallError as error:
             if not error.call.startswith("overlay mount of"):
                 raise
@@ -146,23 +163,29 @@ class ContainerJob(Job):
         """Those that hold the published ports."""
         return [] if self.places is None else self.places.sockets()
 
-    def started(self, launched: Launched) -> None:
-        """Publish the running state, and let others work on the container."""
+    def _be_ready(self) -> None:
+        """Make all files that the container needs while it runs, and of its record what is known by now."""
+        if self.life_fd < 0:
+            self.life_fd = hold_life(self.container.path)
+        if self.log is None:
+            self.log = open_log(self.container)
+        if self.auto_remove:
+            self._make_exit_file()
         pid = os.getpid()
         self.state = ContainerState(
             status="running",
-            pid=launched.pid,
-            start_time=launched.start_time,
-            started_ns=time.time_ns(),
             monitor_pid=pid,
             monitor_start_time=start_time(pid) or 0,
             boot_id=boot_id(),
             auto_remove=self.auto_remove,
             pid_namespace=pid_namespace(),
-            delegated=launched.cgroup.delegated,
         )
-        if self.auto_remove:
-            self._make_exit_file()
+
+    def started(self, launched: Launched) -> None:
+        """Publish the running state, and let others work on the container."""
+        self.state.pid, self.state.start_time = launched.pid, launched.start_time
+        self.state.delegated = launched.cgroup.delegated
+        self.state.started_ns = time.time_ns()
         self.container.write_state(self.state)
         self.lock.release()
 
@@ -203,8 +226,7 @@ class ContainerJob(Job):
         state = self.state
         try:
             state.oom_killed = launched.cgroup.oom_killed()
-            launched.cgroup.kill_all()
-            launched.cgroup.remove()
+            launched.cgroup.end()
         except (MinidockError, OSError) as error:
             state.error = str(error)
         state.status, state.pid, state.exit_code = "exited", 0, exit_code
@@ -306,7 +328,7 @@ def open_log(container: Container) -> LogFile | None:
 def remove_stopped(container: Container) -> None:
     """Remove a container after its end, unless someone else has; raises MinidockError."""
     try:
-        with container.lock():
+        with container.lock(reload=False):
             remove_with_volumes(container)
     except NoSuchContainer:
         return

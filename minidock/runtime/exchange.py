@@ -110,7 +110,7 @@ class Exchange:
                 os.close(handle)
 
     def release_child(self) -> None:
-        """In the parent: let the child, which waits for its network, go on."""
+        """In the parent: let the child, which waits for the parent's next part, go on."""
         os.write(self.life_write, b"n")
 
     def send_console(self, master: int) -> None:
@@ -123,6 +123,8 @@ class Exchange:
 
     def await_next(self) -> int:
         """In the parent: the pid of the sibling that follows the child, 0 when the child has failed before."""
+        if self.next_pid:
+            return self.next_pid
         while len(self._early) < _NEXT_BYTES and (chunk := os.read(self.error_read, _NEXT_BYTES - len(self._early))):
             self._early += chunk
         if self._early.startswith(b"N") and len(self._early) == _NEXT_BYTES:
@@ -221,11 +223,12 @@ def clone_and_settle(
     exchange: Exchange,
     work: Callable[[], NoReturn],
     group: Cgroup,
-    connect: Callable[[int], None] | None = None,
+    parts: Sequence[Callable[[int], None]] = (),
 ) -> tuple[int, int, int | None]:
     """Clone a child into the v2 group that does this work, and wait until its program runs.
 
-    Shape:   connect: called with the pid, for what the parent has to do before the child can finish
+    Shape:   parts: what the parent does while the child works, each called with the pid and then told to the child,
+             which may wait for it; of a child that hands over, all but the first get the sibling's pid
     Returns: (pid, pidfd, the terminal's master or None)
     Raises:  what the child reported; the child is reaped then
     """
@@ -245,10 +248,12 @@ def clone_and_settle(
     lost: SyscallError | None = None
     try:
         exchange.close_child_side()
-        if connect is not None:
-            follower = exchange.await_next() if exchange.hands_over else pid
-            if follower:
-                lost = _connect(exchange, connect, follower)
+        follower = pid
+        for number, part in enumerate(parts):
+            if number and exchange.hands_over:
+                follower = exchange.await_next()
+            if not follower or (lost := _take_part(exchange, part, follower)):
+                break
         console = exchange.receive_console()
         error = exchange.outcome() or lost
     except BaseException:
@@ -273,10 +278,10 @@ def clone_and_settle(
     return pid, pidfd, console
 
 
-def _connect(exchange: Exchange, connect: Callable[[int], None], pid: int) -> SyscallError | None:
-    """Do the parent's part and let the child go on. Returns: the error where the child has ended: it may tell why"""
+def _take_part(exchange: Exchange, part: Callable[[int], None], pid: int) -> SyscallError | None:
+    """Do a part of the parent's and let the child go on. Returns: the error where it has ended, and may say why"""
     try:
-        connect(pid)
+        part(pid)
         exchange.release_child()
     except OSError as error:
         if error.errno not in (errno.ESRCH, errno.EPIPE):

@@ -106,6 +106,9 @@ class Job:
         """What a successor of this monitor needs of the job, once the process runs; None when there can be none."""
         return None
 
+    def prepare(self) -> None:
+        """Do in the starter, for a shorter launch, what the monitor would otherwise do; may be left out."""
+
     def launch(self, stdin_fd: int, stdout_fd: int, stderr_fd: int) -> Launched:
         """Start the process; raises MinidockError."""
         raise NotImplementedError
@@ -143,12 +146,20 @@ class Job:
         """There is no other start after all."""
 
 
+_has_forked = False
+
+
 def fork_monitor(job: Job, streams: Streams, *, last: bool = False) -> None:
     """Start the monitor; returns in the caller as soon as it exists.
 
     Shape: last: the calling process ends no later than the monitor or soon after, so that its end need not be waited
            for: whoever adopts it does that
     """
+    global _has_forked
+    if _has_forked:
+        # A command stays small, and starts one process; a program that starts more has all in memory for the next.
+        job.prepare()
+    _has_forked = True
     child = os.fork()
     if child and last:
         return

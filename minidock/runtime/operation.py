@@ -37,7 +37,8 @@ class Setup:
 
     Shape: held: detached mounts by the target they are for; root_fd: the container's root after pivot_root;
            descriptors_fd: the host's /proc/self/fd where the container's /proc does not show this process, else -1;
-           parent_fd: a byte comes here when the parent has connected the container's network, the end when it is gone;
+           parent_fd: a byte comes here when the parent has made the container's groups, another one when it has
+           connected its network, the end when it is gone;
            standard: what become the container's standard descriptors; tell_pid: takes the pid of a process that goes on
            in this one's place
     """
@@ -78,6 +79,11 @@ class Setup:
             return b"/proc/self/fd/%d" % fd
         os.fchdir(self.descriptors_fd)
         return b"%d" % fd
+
+    def await_parent(self) -> None:
+        """Stand still until the parent has done its next part; end when it has gone."""
+        if not os.read(self.parent_fd, 1):
+            os._exit(9)
 
 
 def _nobody_asks(pid: int) -> None:

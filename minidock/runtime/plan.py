@@ -139,13 +139,14 @@ def build_plan(
     user_mounts = _user_mounts(spec)
     taken = {_clean(each.target) for each in user_mounts}
     overlay = MountOverlay(spec.overlay_path, spec.mount_id, spec.lowers)
-    plan: list[Operation] = [EnterCgroups(group)] if group is not None else []
+    enter: list[Operation] = [EnterCgroups(group)] if group is not None else []
+    plan: list[Operation] = [] if remapped is None else [*enter]
     mounted = hierarchies() if mounted is None else mounted
     is_shared = spec.shares_cgroup_namespace and remapped is None
     # As runc has it: in the host's namespace v1 hierarchies show the container's groups only, v2's shows all.
     is_visited = is_shared and not all(each.is_v2 for each in mounted)
-    if remapped is None and (is_visited or not is_shared):
-        plan.append(EnterCgroupNamespace())
+    if is_visited or not is_shared:
+        enter = [*enter, EnterCgroupNamespace()]
     if spec.isolation is not None:
         plan += spec.isolation.start_operations()
     if joined is not None:
@@ -154,7 +155,8 @@ def build_plan(
     kernel = _kernel_views(spec, taken, joined)
     if remapped is None:
         plan += joined.pid_operations() if joined is not None else ()
-        plan += [overlay, PivotRoot(overlay.target)]
+        # As late as the host's groups have names here: they are made meanwhile.
+        plan += [overlay, *enter, PivotRoot(overlay.target)]
     else:
         plan += _remapped_root(spec, overlay, taken, joined, remapped, kernel)
     plan.append(ResolveUser(spec.user, spec.group_add))

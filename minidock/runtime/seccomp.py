@@ -17,7 +17,7 @@ UNCONFINED = "unconfined"
 DIRECTORY = "minidock/seccomp"
 
 # Names the list in seccomp_profile.py and the way in which libseccomp is asked; count up when either changes.
-_REVISION = "1"
+_REVISION = "2"
 _CHECKSUM_BYTES = 32
 _OTHERS_MAY_WRITE, _S_IFMT, _S_IFREG = 0o022, 0o170000, 0o100000
 

@@ -128,8 +128,7 @@ def clean_up_after_kill(container: Container) -> None:
     state = container.state
     group = Cgroup.open(container.id, container.config.host_text("CgroupParent"), state.delegated)
     state.oom_killed = group.oom_killed()
-    group.kill_all()
-    group.remove()
+    group.end()
     if container.id in container.root.endpoints.ids():
         from minidock.network.joining import reclaim
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class EnterCgroups(Operation):
-    """Put this process into its v1 groups; into the v2 one it was cloned."""
+    """Put this process into its v1 groups, once the parent has made them; into the v2 one it was cloned."""
 
     __slots__ = ("group",)
     kind = "cgroup"
@@ -52,6 +52,7 @@ class EnterCgroups(Operation):
         return "\n".join(f"echo 0 > {shell_word(file)}" for file in files) or "# no cgroups here"
 
     def execute(self, setup: Setup) -> None:
+        setup.await_parent()
         self.group.enter()
 
 

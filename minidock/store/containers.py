@@ -9,6 +9,7 @@ removes or commits a container holds a flock on its directory, so that one upper
 
 from __future__ import annotations
 
+import fcntl
 import os
 
 from minidock.errors import (
@@ -221,27 +222,25 @@ class Container:
         """The end has come, or a new start."""
         remove_file(f"{self.path}/{STOP_FILE}")
 
-    def lock(self, *, wait: bool = True) -> ContainerLock:
+    def lock(self, *, wait: bool = True, reload: bool = True) -> ContainerLock:
         """The container's lock, as a context manager; see the module's head."""
-        return ContainerLock(self, wait=wait)
+        return ContainerLock(self, wait=wait, reload=reload)
 
 
 class ContainerLock:
-    """An exclusive flock on a container's directory; entering reads the container's state anew.
+    """An exclusive flock on a container's directory; entering reads the container's state anew, unless told not to.
 
     Raises: NoSuchContainer on entering when the container has been removed meanwhile
     """
 
-    __slots__ = ("container", "fd", "wait")
+    __slots__ = ("container", "fd", "reload", "wait")
 
-    def __init__(self, container: Container, *, wait: bool) -> None:
+    def __init__(self, container: Container, *, wait: bool, reload: bool = True) -> None:
         self.container = container
-        self.wait = wait
+        self.wait, self.reload = wait, reload
         self.fd = -1
 
     def __enter__(self) -> ContainerLock:
-        import fcntl
-
         container = self.container
         try:
             self.fd = os.open(container.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -249,7 +248,8 @@ class ContainerLock:
             raise no_such_container(container.id) from None
         try:
             fcntl.flock(self.fd, fcntl.LOCK_EX if self.wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-            container.reload()
+            if self.reload:
+                container.reload()
             if os.fstat(self.fd).st_ino != os.stat(container.path).st_ino:
                 raise no_such_container(container.id)
         except FileNotFoundError:
@@ -438,7 +438,7 @@ class ContainerStore:
         # In this order, the content is deleted when the lock is free again.
         with root.stage() as stage, root.lock():
             overlay2.remove_rw(root, stage, container.id)
-            stage.remove_tree(container.path)
+            stage.remove_tree(container.path, is_checked=True)
 
 
 def name_in_use(name: str, container_id: str) -> NameInUse:

@@ -22,7 +22,6 @@ from minidock.ids import LINK_ID_LENGTH, CacheID, ChainID, ContainerID, LinkID, 
 from minidock.store.transaction import (
     delete_tree,
     make_directory,
-    mounts_below,
     read_small,
     read_table,
     refuse_mounted,
@@ -346,12 +345,13 @@ def remove_rw(root: DataRoot, stage: Stage, container_id: ContainerID) -> None:
     """Remove a container's two directories, then its mount record; the caller removes containers/<id> after it.
 
     Once begun, a crash has the next sweep finish it, containers/<container_id> included.
-    Raises: Conflict when something is mounted inside, before anything is removed
+    Raises: Conflict when something is mounted in one of the three directories, before anything is removed
     """
     record = f"{root.layers.mounts_path}/{ContainerID.parse(container_id)}"
     try:
         mount_id = CacheID.parse(read_small(f"{record}/mount-id").decode("ascii", "replace").strip())
     except FileNotFoundError:
+        refuse_mounted(f"{root.containers.path}/{container_id}")
         return
     except FormatError as error:
         raise _corrupt(record, error) from None
@@ -360,9 +360,9 @@ def remove_rw(root: DataRoot, stage: Stage, container_id: ContainerID) -> None:
         from minidock.store.views import unmount_views_of
 
         unmount_views_of(container_id, mount_id)
-    for point in mounts_below(root.overlay_path):
-        if point.startswith(f"{root.overlay_path}/{mount_id}"):
-            refuse_mounted(point)
+        for path in (f"{root.overlay_path}/{mount_id}", f"{root.overlay_path}/{mount_id}-init"):
+            refuse_mounted(path)
+        refuse_mounted(f"{root.containers.path}/{container_id}")
     stage.mark("remove", f"{container_id}.{mount_id}")
     delete_rw(root, container_id, mount_id, is_checked=True)
 

@@ -236,7 +236,7 @@ def remove_with_volumes(container: Container) -> None:
         remove_rw(root, stage, container.id)
         for name in names:
             root.volumes.remove(stage, name)
-        stage.remove_tree(container.path)
+        stage.remove_tree(container.path, is_checked=True)
 
 
 def volume_of(point: dict[str, Any]) -> str:

@@ -2,6 +2,14 @@
 
 The least a start can cost is a C program that does the same on the kernel, see floor.c; and runc on a bundle that is
 ready, which has no image to look up, no layer to make and nothing to record.
+
+Where the time of run() from Python goes, in ms of 12 where floor.c takes 1.9 (Linux 6.18, cgroup v1, a quiet guest of
+two cores): 1.3 the container's layers and records; 0.5 its lock, specification and files for /etc; 0.3 what its launch
+needs, made ready; 1.1 two forks until there is a monitor without a parent; 0.8 there until the clone; 1.0 the clone;
+4.1 the child until exec, while the monitor makes groups, log and record; 1.5 two execs and the program; 1.3 groups,
+layers and records removed; 0.3 reports. A quarter of all of it is the copying of pages that a forked interpreter
+touches (1,500 of them at 2 microseconds): that, and no call that could be left out, is what keeps it above three times
+floor.c. Each 100 MB that the calling program holds add another 13 ms, for three copies of its page tables.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def _main(text: str) -> int:
     sys.path.insert(0, REPOSITORY)
     import json
 
-    from minidock.errors import MinidockError
+    from minidock.errors import MinidockError, UsageError
     from minidock.runtime.join import ExecSpec, exec_process
     from minidock.runtime.launch import BindMount, ContainerSpec, TmpfsMount, launch
 
@@ -27,6 +27,10 @@ def _main(text: str) -> int:
     trace = (lambda kind, line: print(f"{kind}: {line}", file=sys.stderr)) if words.get("trace") else None
     null = os.open("/dev/null", os.O_RDWR)
     status = 0
+
+    def refuse() -> None:
+        raise UsageError("not ready")
+
     try:
         first = launch(
             ContainerSpec(**spec),
@@ -34,6 +38,7 @@ def _main(text: str) -> int:
             stdout_fd=null if words.get("exec") else 1,
             stderr_fd=2,
             trace=trace,
+            ready=refuse if words.get("is_never_ready") else None,
         )
     except MinidockError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
@@ -128,7 +133,7 @@ class Bundle:
 
     def words(self, *argv: str, **options: Any) -> list[str]:
         """The command line that launches this."""
-        outer = {key: options.pop(key) for key in ("exec", "trace", "print_pid") if key in options}
+        outer = {key: options.pop(key) for key in ("exec", "trace", "print_pid", "is_never_ready") if key in options}
         spec = {
             "container_id": self.container_id,
             "overlay_path": str(self.overlay),

@@ -98,6 +98,19 @@ def test_a_frozen_group_can_be_killed(group: Cgroup) -> None:
     process.stdout.close()
 
 
+def test_the_end_takes_along_who_is_inside() -> None:
+    group = Cgroup.create(random_hex64())
+    paths = [path for _, path in group.paths]
+    process = _member(group, "sleep", "60")
+    for path in paths:
+        os.mkdir(path + "/own")
+    group.end()
+    assert process.wait(60) == -9
+    assert process.stdout is not None
+    process.stdout.close()
+    assert not any(os.path.exists(path) for path in paths)
+
+
 def test_groups_that_a_container_made_inside_are_removed(group: Cgroup) -> None:
     for _, path in group.paths:
         os.makedirs(path + "/own/deeper")

@@ -76,6 +76,13 @@ def test_exit_codes(bundle: Bundle, argv: list[str], code: int, words: str) -> N
     assert _cgroups_of(bundle) == []
 
 
+def test_no_program_runs_before_its_parent_is_ready(bundle: Bundle) -> None:
+    done = bundle.run("sh", "-c", "echo ran > /home/ran", is_never_ready=True)
+    assert (done.returncode, done.stderr) == (125, "UsageError: not ready\n")
+    assert not (bundle.upper / "home").exists()
+    assert _cgroups_of(bundle) == []
+
+
 def test_environment(bundle: Bundle) -> None:
     plain = sorted(bundle.shell("env -u SHLVL -u PWD env 2>/dev/null || env").splitlines())
     assert f"HOSTNAME={bundle.container_id[:12]}" in plain

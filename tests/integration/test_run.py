@@ -207,6 +207,53 @@ print(codes)
     assert done.stdout == "[6, 6, 6]\n"
 
 
+def test_a_program_that_runs_several(tool: Tool, tmp_path: Path) -> None:
+    """From the second on, what a launch needs is prepared before there is a monitor."""
+    code = """if True:
+    import os, sys
+    sys.path.append(sys.argv[1])
+    from minidock.errors import CommandError, MinidockError
+    from minidock.store.root import DataRoot
+    from minidock.verbs.exec import exec_
+    from minidock.verbs.options import CreateOptions
+    from minidock.verbs.rm import rm
+    from minidock.verbs.run import run
+
+    def tell(what, **options):
+        try:
+            done = run(root, "busybox:test", ["sh", "-c", what], CreateOptions(network="none", **options))
+        except MinidockError as error:
+            os.write(1, f"{error.exit_code} {error}\\n".encode())
+        else:
+            os.write(1, f"{done.exit_code}\\n".encode())
+
+    with DataRoot.open() as root:
+        tell("grep -c CapBnd:.00000000a80425fb /proc/self/status", rm=True)
+        tell("grep CapBnd /proc/self/status", rm=True, cap_drop=["ALL"])
+        tell("cat /here/file", rm=True, volumes=[f"{sys.argv[2]}:/here:ro"], read_only=True)
+        tell("exit 1", rm=True, cap_add=["NET_ADMIN"], entrypoint="/nosuch")
+        tell("id -u; cat /proc/1/comm", rm=True, init=True, user="7")
+        first = run(root, "busybox:test", ["sleep", "100"], CreateOptions(network="none"), detach=True)
+        tell("hostname", rm=True, isolation={"pid": f"container:{first.container_id}"}, hostname="guest")
+        print(exec_(root, first.container_id, ["sh", "-c", "exit 3"]), exec_(root, first.container_id, ["false"]))
+        rm(root, first.container_id, force=True)
+    """
+    (tmp_path / "file").write_text("seen\n")
+    done = builders.run_command(
+        sys.executable, "-c", code, Path(__file__).resolve().parents[2], tmp_path, env=tool.environment, timeout=60
+    )
+    assert done.stdout.splitlines() == [
+        *("1", "0"),
+        *("CapBnd:\t0000000000000000", "0"),
+        *("seen", "0"),
+        '127 exec: "/nosuch": stat /nosuch: no such file or directory',
+        *("7", "docker-init", "0"),
+        *("guest", "0"),
+        "3 1",
+    ]
+    assert tool.good("ps", "-aq") == ""
+
+
 def test_one_name_is_given_once(tool: Tool) -> None:
     makers = [
         tool.start("create", "--name", "box", BOX, "true", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

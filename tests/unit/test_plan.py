@@ -39,13 +39,13 @@ def _lines(spec: ContainerSpec, mounted: list[Hierarchy] | None = None) -> list[
 
 def test_the_mount_namespace_is_cut_off_before_the_first_mount() -> None:
     lines = _lines(_spec())
-    assert lines[0] == "unshare --cgroup"
-    assert lines[1] == "mount --make-rprivate /"
-    assert lines[2] == (
+    assert lines[0] == "mount --make-rprivate /"
+    assert lines[1] == (
         f"mkdir -p -m 700 /data/overlay2/{'m' * 64}/merged && cd /data/overlay2 && "
         "mount -t overlay -o index=off,redirect_dir=off,metacopy=off,"
         f"lowerdir=l/INIT:l/TOP:l/BASE,upperdir={'m' * 64}/diff,workdir={'m' * 64}/work overlay {'m' * 64}/merged"
     )
+    assert lines[2] == "unshare --cgroup"
     assert lines[3].splitlines()[1] == f"cd {'m' * 64}/merged && mkdir -m 700 .old && pivot_root . .old && cd /"
 
 

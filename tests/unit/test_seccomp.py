@@ -25,17 +25,23 @@ pytestmark = pytest.mark.skipif(MACHINE != "x86_64", reason="numbers of x86-64")
 
 
 def play(program: bytes, number: int, *arguments: int, architecture: int = X86_64) -> int:
-    """What a filter returns for a call. Source: kernel Documentation/networking/filter.rst"""
+    """What a filter returns for a call."""
+    return walk(program, number, *arguments, architecture=architecture)[0]
+
+
+def walk(program: bytes, number: int, *arguments: int, architecture: int = X86_64) -> tuple[int, int]:
+    """What a filter returns for a call, and after how many steps. Source: kernel Documentation/networking/filter.rst"""
     data = struct.pack("<IIQ6Q", number, architecture, 0, *(*arguments, *(0,) * 6)[:6])
     code = [struct.unpack_from("<HBBI", program, start) for start in range(0, len(program), 8)]
-    accumulator, place = 0, 0
+    accumulator, place, steps = 0, 0, 0
     while True:
+        steps += 1
         operation, if_true, if_false, value = code[place]
         place += 1
         if operation == 0x20:
             (accumulator,) = struct.unpack_from("<I", data, value)
         elif operation == 0x06:
-            return int(value)
+            return int(value), steps
         elif operation == 0x05:
             place += value
         elif operation == 0x54:
@@ -77,6 +83,10 @@ def program() -> bytes:
 )
 def test_default_profile(program: bytes, number: int, arguments: tuple[int, ...], result: int) -> None:
     assert play(program, number, *arguments) == result
+
+
+def test_no_call_is_far_to_find(program: bytes) -> None:
+    assert max(walk(program, number)[1] for number in range(500)) < 100
 
 
 def test_other_architectures(program: bytes) -> None:
