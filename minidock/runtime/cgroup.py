@@ -407,7 +407,6 @@ class Cgroup:
 
     def end(self) -> None:
         """Remove the directories, and before that kill whoever is still inside; raises SyscallError(EBUSY)."""
-        # Mostly nobody is: when the first process of a pid namespace has ended, all have.
         self.paths = [(hierarchy, path) for hierarchy, path in self.paths if not _is_removed(path)]
         if self.paths:
             self.kill_all()

@@ -146,20 +146,12 @@ class Job:
         """There is no other start after all."""
 
 
-_has_forked = False
-
-
 def fork_monitor(job: Job, streams: Streams, *, last: bool = False) -> None:
     """Start the monitor; returns in the caller as soon as it exists.
 
     Shape: last: the calling process ends no later than the monitor or soon after, so that its end need not be waited
            for: whoever adopts it does that
     """
-    global _has_forked
-    if _has_forked:
-        # A command stays small, and starts one process; a program that starts more has all in memory for the next.
-        job.prepare()
-    _has_forked = True
     child = os.fork()
     if child and last:
         return

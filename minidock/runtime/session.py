@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+_has_forked = False
+
 
 class Session:
     """Starts a job under a monitor, and stays with it when attached.
@@ -147,6 +149,11 @@ class Session:
         )
 
     def _fork(self, streams: Streams) -> None:
+        global _has_forked
+        if _has_forked:
+            # A command stays small, and starts one process; a program that starts more has all in memory for the next.
+            self.job.prepare()
+        _has_forked = True
         fork_monitor(self.job, streams, last=self.last)
         # What only the monitor needs is closed here, so that its death is seen as the end of the pipe.
         os.close(streams.report_write)

@@ -47,8 +47,7 @@ _boot_id = ""
 def boot_id() -> str:
     """The kernel's random name for this boot. Source: proc(5), /proc/sys/kernel/random/boot_id"""
     global _boot_id
-    if not _boot_id:
-        _boot_id = read_small("/proc/sys/kernel/random/boot_id").decode("ascii").strip()
+    _boot_id = _boot_id or read_small("/proc/sys/kernel/random/boot_id").decode("ascii").strip()
     return _boot_id
 
 
@@ -234,9 +233,12 @@ def refuse_mounted(path: str) -> None:
 
 
 def _delete_directory(parent_fd: int, name: str, depth: int, top_fd: int, queue: list[str]) -> None:
-    if _is_removed(parent_fd, name):
-        # Most are empty.
+    try:
+        # Most are empty; why another one cannot be removed shows when it is looked at.
+        os.rmdir(name, dir_fd=parent_fd)
         return
+    except OSError:
+        pass
     # Imported here: listing needs no ctypes, which is a tenth of it.
     from minidock.linux.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, open_in_root
 
@@ -245,20 +247,10 @@ def _delete_directory(parent_fd: int, name: str, depth: int, top_fd: int, queue:
     try:
         # POSIX leaves open what a listing shows while entries go; a second look finds what the first missed.
         while _delete_entries(handle, depth, top_fd, queue):
-            if _is_removed(parent_fd, name):
-                return
+            continue
     finally:
         os.close(handle)
     os.rmdir(name, dir_fd=parent_fd)
-
-
-def _is_removed(parent_fd: int, name: str) -> bool:
-    """Remove a directory if it is empty; why another one cannot be removed shows when it is looked at."""
-    try:
-        os.rmdir(name, dir_fd=parent_fd)
-    except OSError:
-        return False
-    return True
 
 
 def _delete_entries(handle: int, depth: int, top_fd: int, queue: list[str]) -> bool:
