@@ -61,7 +61,9 @@ def _remove(found: Container, volumes: bool) -> None:
 
 
 def _remove_groups(container: Container) -> None:
-    """Control groups that a launch cut short may have left."""
-    from minidock.runtime.cgroup import Cgroup
+    """Control groups that a launch cut short may have left, below the unit that was ours to use then, or is now."""
+    from minidock.runtime.cgroup import Cgroup, delegated_group, hierarchies
 
-    Cgroup.open(container.id, container.config.host_text("CgroupParent")).remove()
+    parent = container.config.host_text("CgroupParent")
+    for delegated in {container.state.delegated, delegated_group(hierarchies())}:
+        Cgroup.open(container.id, parent, delegated).remove()

@@ -129,3 +129,12 @@ def test_a_limit_in_a_delegated_unit(tool: Tool, unit: Path) -> None:
         assert limit.read_text() == f"{32 << 20}\n"
     assert tool.good("exec", "box", "echo", "inside") == "inside"
     tool.good("rm", "-f", "box")
+
+
+def test_rm_finds_what_a_launch_cut_short_has_left(tool: Tool, unit: Path) -> None:
+    os.setxattr(unit, "trusted.delegate", b"1")
+    identity = run_in(tool, unit / "payload", "create", "--name", "box", *BOX, "true")
+    left = unit / "minidock" / identity
+    left.mkdir(parents=True)
+    run_in(tool, unit / "payload", "rm", "box")
+    assert not left.exists()
