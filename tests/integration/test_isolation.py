@@ -130,7 +130,7 @@ def test_namespaces_of_the_host(tool: Tool) -> None:
         (("--security-opt", "seccomp=/nonex"), "opening seccomp profile (/nonex) failed"),
         (("--ulimit", "foo=1"), "invalid ulimit type: foo"),
         (("--ulimit", "nofile=3:2"), "soft limit must be less than or equal to hard limit: 3 > 2"),
-        (("--sysctl", "kernel.x=1"), "sysctl 'kernel.x=1' is not allowed"),
+        (("--sysctl", "kernel.x=1"), "sysctl 'kernel.x=1' is not whitelisted"),
         (("--sysctl", "net.x=1", "--network", "host"), "not allowed in host network namespace"),
         (("--oom-score-adj", "5000"), "range for oom score adj is [-1000, 1000]"),
         (("--device", "/dev/nope"), 'custom device "/dev/nope": no such file or directory'),
