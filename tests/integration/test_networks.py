@@ -312,7 +312,7 @@ def test_another_container_s_network_is_shared(tool: Tool) -> None:
         (["--ip", "172.17.0.9"], "user specified IP address is supported on user defined networks only"),
         (
             ["--network-alias", "x"],
-            "network-scoped alias is supported only for containers in user defined networks",
+            "network-scoped aliases are only supported for user-defined networks",
         ),
         (["--dns", "x"], 'invalid argument "x" for "--dns" flag: x is not an ip address'),
         (["--add-host", "x"], 'invalid argument "x" for "--add-host" flag: bad format for add-host: "x"'),

@@ -125,7 +125,8 @@ class Terminal:
         self.seen = b""
         self.process = subprocess.Popen(
             argv or command(*words),
-            env=tool.environment,
+            # Whatever terminal the tests themselves are started on.
+            env={**tool.environment, "TERM": "xterm"},
             stdin=slave,
             stdout=slave,
             stderr=slave,
@@ -170,6 +171,9 @@ class Terminal:
 
         wait_until(ended, f"the end of the command; shown: {self.seen!r}", timeout_s)
         assert self.process.returncode is not None
+        # The kernel may still be passing on the last of it.
+        while select.select([self.master], [], [], 0.1)[0]:
+            self.seen += os.read(self.master, 65536)
         return self.process.returncode
 
     def is_restored(self) -> bool:
