@@ -56,7 +56,8 @@ def test_a_bad_archive_from_a_pipe_changes_nothing_either(name: str, data_root: 
     for stored in (data, gzip.compress(data, 1)):
         before = builders.tree_listing(data_root.path)
         reading, writing = os.pipe()
-        if os.fork() == 0:
+        feeder = os.fork()
+        if feeder == 0:
             os.close(reading)
             with open(writing, "wb") as out:
                 out.write(stored)
@@ -65,7 +66,7 @@ def test_a_bad_archive_from_a_pipe_changes_nothing_either(name: str, data_root: 
         with pytest.raises(error):
             pull_tar(data_root, reading)
         os.close(reading)
-        os.wait()
+        os.waitpid(feeder, 0)
         assert builders.tree_listing(data_root.path) == before
 
 

@@ -370,8 +370,8 @@ def test_the_archive_is_never_held_in_memory(data_root: DataRoot, scratch: Path)
             archive.addfile(info, io.BytesIO(data))
     os.unlink(scratch / "layer")
     reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
+    feeder = os.fork()
+    if feeder == 0:
         os.close(reading)
         with open(writing, "wb") as out, open(scratch / "archive", "rb") as source:
             while chunk := source.read(1 << 20):
@@ -391,5 +391,5 @@ def test_the_archive_is_never_held_in_memory(data_root: DataRoot, scratch: Path)
             os._exit(status)
     os.close(reading)
     assert os.waitpid(child, 0)[1] == 0
-    os.wait()
+    os.waitpid(feeder, 0)
     assert data_root.references.get("big:1") is not None

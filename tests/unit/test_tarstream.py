@@ -105,7 +105,8 @@ def test_a_pipe_reads_like_a_buffer() -> None:
     assert [values(entry) for entry in TarReader(FileReader(io.BytesIO(data)))] == expected
     assert [values(entry) for entry in TarReader(FileReader(io.BytesIO(data[700:]), head=data[:700]))] == expected
     read_end, write_end = os.pipe()
-    if os.fork() == 0:
+    feeder = os.fork()
+    if feeder == 0:
         os.close(read_end)
         with open(write_end, "wb") as stream:
             stream.write(data)
@@ -113,7 +114,7 @@ def test_a_pipe_reads_like_a_buffer() -> None:
     os.close(write_end)
     assert [values(entry) for entry in TarReader(FileReader(read_end))] == expected
     os.close(read_end)
-    os.wait()
+    os.waitpid(feeder, 0)
 
 
 def test_a_file_is_skipped_not_read(tmp_path: Path) -> None:
