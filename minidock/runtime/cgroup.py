@@ -90,7 +90,8 @@ def _read(path: str) -> str:
         os.close(handle)
 
 
-def _write(path: str, text: str) -> None:
+def write_control(path: str, text: str) -> None:
+    """Write a control file in one call; raises OSError."""
     handle = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         os.write(handle, text.encode("ascii"))
@@ -101,7 +102,7 @@ def _write(path: str, text: str) -> None:
 def _set(path: str, text: str, trace: Trace | None) -> None:
     if trace:
         trace("cgroup", f"echo {text} > {path}")
-    _write(path, text)
+    write_control(path, text)
 
 
 def _make_parent(path: str, above: str, is_cpuset: bool, trace: Trace | None) -> None:
@@ -288,7 +289,7 @@ class Cgroup:
         """Move a process in; a hierarchy that refuses keeps it where it is."""
         for _, path in self.paths:
             try:
-                _write(path + "/cgroup.procs", str(pid))
+                write_control(path + "/cgroup.procs", str(pid))
             except OSError:
                 continue
 
@@ -304,7 +305,7 @@ class Cgroup:
         for hierarchy, path in self.paths:
             if not hierarchy.is_v2:
                 try:
-                    _write(path + "/tasks", "0")
+                    write_control(path + "/tasks", "0")
                 except OSError:
                     continue
 
@@ -355,7 +356,7 @@ class Cgroup:
         v2 = self.v2_path
         if v2 is not None:
             try:
-                _write(v2 + "/cgroup.kill", "1")
+                write_control(v2 + "/cgroup.kill", "1")
             except OSError:
                 pass
         for _ in range(100):
@@ -428,6 +429,7 @@ def _remove_directory(path: str) -> None:
     for _ in range(500):
         try:
             os.rmdir(path)
+            return
         except FileNotFoundError:
             return
         except OSError as error:
@@ -436,8 +438,6 @@ def _remove_directory(path: str) -> None:
             for name in _children(path):
                 _remove_directory(f"{path}/{name}")
             select.select([], [], [], 0.002)
-            continue
-        return
     raise SyscallError(f"rmdir({path!r})", 16)
 
 

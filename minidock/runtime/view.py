@@ -26,7 +26,7 @@ from minidock.store.views import RUN, source_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from minidock.trace import Trace
 
@@ -60,50 +60,48 @@ def mount_layers(
     if trace:
         trace("mount", overlay.describe())
     source = os.fsencode(source_of(kind, identity, root_path))
-    here, place = _place(target)
 
-    def act() -> None:
+    def make() -> int:
         os.chdir(overlay.overlay_path)
         try:
             mount(source, os.fsencode(target), b"overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, overlay.data)
         except SyscallError as error:
             # The call itself is a page long.
             raise SyscallError(f"overlay mount of {len(layers)} layers", error.errno or 0) from None
-        tree = clone_tree(os.fsencode(target), recursive=False)
-        set_namespaces(here, CLONE_NEWNS)
-        attach_tree(tree, place)
+        return clone_tree(os.fsencode(target), recursive=False)
 
-    try:
-        in_sealed_process(root_path, act)
-    finally:
-        os.close(here)
-        os.close(place)
+    _put(root_path, target, make)
 
 
-def _place(target: str) -> tuple[int, int]:
-    """This mount namespace, and a directory in it, to be reached out of another one."""
+def _put(root_path: str, target: str, make: Callable[[], int]) -> None:
+    """Mount at target, in this mount namespace, the tree that make gives in a process that leaves no trace."""
     here = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return here, os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError as error:
+        try:
+            place = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise SyscallError(f"open {target}", error.errno or 5) from None
+
+        def act() -> None:
+            tree = make()
+            set_namespaces(here, CLONE_NEWNS)
+            attach_tree(tree, place)
+
+        try:
+            in_sealed_process(root_path, act)
+        finally:
+            os.close(place)
+    finally:
         os.close(here)
-        raise SyscallError(f"open {target}", error.errno or 5) from None
 
 
 def mount_running(root_path: str, pidfd: int, target: str) -> None:
     """Mount at target, read-only, the root that a process has; raises SyscallError, ESRCH when it is gone."""
 
-    here, place = _place(target)
-
-    def act() -> None:
+    def make() -> int:
         set_namespaces(pidfd, CLONE_NEWNS)
         tree = clone_tree(b"/", recursive=False)
         seal_tree(tree)
-        set_namespaces(here, CLONE_NEWNS)
-        attach_tree(tree, place)
+        return tree
 
-    try:
-        in_sealed_process(root_path, act)
-    finally:
-        os.close(here)
-        os.close(place)
+    _put(root_path, target, make)
