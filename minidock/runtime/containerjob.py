@@ -10,7 +10,7 @@ from minidock.runtime.logs import LogFile, StreamLog
 from minidock.runtime.monitor import Job
 from minidock.runtime.settle import remove_with_volumes
 from minidock.store.containers import EXIT_FILE
-from minidock.store.containerstate import KEEP, ContainerState, hold_life
+from minidock.store.containerstate import KEEP, ContainerState, hold_life, note_plain_start
 from minidock.store.root import DataRoot
 from minidock.store.transaction import boot_id, pid_namespace, start_time, write_new
 
@@ -187,6 +187,8 @@ class ContainerJob(Job):
         self.state.delegated = launched.cgroup.delegated
         self.state.started_ns = time.time_ns()
         self.container.write_state(self.state)
+        if not self.auto_remove and self.spec is not None and not self.spec.marks:
+            note_plain_start(self.life_fd, self.state.started_ns)
         self.lock.release()
 
     def _make_exit_file(self) -> None:

@@ -18,7 +18,7 @@ from minidock.linux.namespaces import CLONE_NEWNS, unshare
 from minidock.linux.process import pidfd_open
 from minidock.runtime.attach import refuse_foreign
 from minidock.runtime.operation import Setup
-from minidock.runtime.prepare import mounts_of
+from minidock.runtime.prepare import mounts_of, overlay_marks
 from minidock.runtime.rootfs import BindInto, MountOverlay
 from minidock.runtime.settle import SettledLock
 from minidock.store.overlay2 import OverlayMount, read_link
@@ -126,7 +126,7 @@ class _ReadOnlyOverlay(MountOverlay):
         layers = [f"l/{read_link(overlay_path, mount_id)}", *lowers]
         # Any directory will do to mount on: nobody but the child sees it.
         self.target = self.path = f"{overlay_path}/l"
-        self.overlay = OverlayMount(overlay_path, layers, "", self.target)
+        self.overlay = OverlayMount(overlay_path, layers, "", self.target, marks="metacopy")
         self.busy = busy
 
     def execute(self, setup: Setup) -> None:
@@ -141,7 +141,10 @@ def _work_on_layers(
 ) -> None:
     layer = container.sound_layer()
     where = container.root.overlay_path, layer.mount_id, layer.lowers
-    overlay = MountOverlay(*where) if busy is None else _ReadOnlyOverlay(*where, busy)
+    if busy is None:
+        overlay = MountOverlay(*where, marks=overlay_marks(container))
+    else:
+        overlay = _ReadOnlyOverlay(*where, busy)
     container.root.tell("mount", f"unshare --mount sh -c {shell_word(overlay.describe())}")
     binds = sorted(mounts_of(container)[0], key=lambda bind: bind.target.count("/"))
     try:

@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 
 
-def open_layers(overlay_path: str, layers: Sequence[str], *, follows: bool = False, trace: Trace | None = None) -> int:
+def open_layers(overlay_path: str, layers: Sequence[str], *, marks: str = "", trace: Trace | None = None) -> int:
     """Open the tree that layers make together, for reading.
 
-    Shape:   layers: `l/<link_id>`, topmost first, two at least; follows: where one points into those below by
-             redirect_dir or metacopy, what it points to is seen
+    Shape:   layers: `l/<link_id>`, topmost first, two at least; marks: those that are followed into the layers
+             below, as in OverlayMount
     Returns: a descriptor of the root directory; the caller owns it
     Raises:  SyscallError, MaxDepthExceeded
     """
-    overlay = OverlayMount(overlay_path, list(layers), "", f"{overlay_path}/l", follows=follows)
+    overlay = OverlayMount(overlay_path, list(layers), "", f"{overlay_path}/l", marks=marks)
     if trace:
         trace("mount", f"unshare --mount sh -c {shell_word(overlay.describe())}")
 

@@ -138,7 +138,7 @@ def build_plan(
     """
     user_mounts = _user_mounts(spec)
     taken = {_clean(each.target) for each in user_mounts}
-    overlay = MountOverlay(spec.overlay_path, spec.mount_id, spec.lowers)
+    overlay = MountOverlay(spec.overlay_path, spec.mount_id, spec.lowers, marks=spec.marks)
     enter: list[Operation] = [EnterCgroups(group)] if group is not None else []
     plan: list[Operation] = [] if remapped is None else [*enter]
     mounted = hierarchies() if mounted is None else mounted

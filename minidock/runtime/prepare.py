@@ -11,6 +11,7 @@ from minidock.errors import UsageError
 from minidock.linux.capabilities import container_set
 from minidock.runtime.seccomp import filter_program
 from minidock.runtime.spec import LIMIT_FIELDS, BindMount, ContainerSpec, ExecSpec, TmpfsMount
+from minidock.store.containerstate import read_plain_start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def container_spec(container: Container) -> ContainerSpec:
         overlay_path=container.root.overlay_path,
         lowers=layer.lowers,
         mount_id=layer.mount_id,
+        marks=overlay_marks(container),
         argv=[config.path, *config.arguments],
         env=config.environment,
         cwd=config.run_text("WorkingDir"),
@@ -83,6 +85,22 @@ def container_spec(container: Container) -> ContainerSpec:
         isolation=_isolation(_with_domain(config), container.name, container.root.containers),
         **_confinement(container),
     )
+
+
+def overlay_marks(container: Container) -> str:
+    """The marks in a container's upper directory that its mount must follow; the caller has the container's lock.
+
+    Mounts of ours leave none; a host or an engine with other settings, under which the container ran last, may have.
+    Raises: SyscallError, StoreError
+    """
+    state = container.state
+    if not (state.started_ns or container.document.get("HasBeenStartedBefore")):
+        return ""
+    if state.started_ns and state.started_ns == read_plain_start(container.path):
+        return ""
+    from minidock.store.upper import marks_in
+
+    return marks_in(container.root.layers.diff_path(container.layer.mount_id))
 
 
 def _name_giver(container: Container) -> Container:

@@ -106,10 +106,10 @@ class MountOverlay(Operation):
 
     __slots__ = ("overlay", "path", "target")
 
-    def __init__(self, overlay_path: str, mount_id: str, lowers: Sequence[str]) -> None:
+    def __init__(self, overlay_path: str, mount_id: str, lowers: Sequence[str], *, marks: str = "") -> None:
         self.target = f"{mount_id}/merged"
         self.path = f"{overlay_path}/{self.target}"
-        self.overlay = OverlayMount(overlay_path, list(lowers), mount_id, self.target)
+        self.overlay = OverlayMount(overlay_path, list(lowers), mount_id, self.target, marks=marks)
 
     def describe(self) -> str:
         return f"mkdir -p -m 700 {shell_word(self.path)} && {self.overlay.describe()}"

@@ -66,8 +66,8 @@ class ContainerSpec:
     Shape:  lowers: the rw layer's `lower` file, `l/XXX` topmost first; mount_id: the rw layer's directory below
             overlay_path; etc_files: path in the container -> file on the host; env: image's and caller's entries,
             PATH, HOSTNAME, TERM and HOME are added as docker does; network: "none", "host" or another word;
-            places: those on its networks, None for "none" and "host"; apparmor: a profile's name, empty for none;
-            limits: fields of hostconfig.json, see runtime.limits
+            marks: of its upper directory, see upper.marks_in; places: those on its networks, None for "none" and
+            "host"; apparmor: a profile's name, empty for none; limits: fields of hostconfig.json, see runtime.limits
     Units:  shm_size_bytes
     """
 
@@ -89,6 +89,7 @@ class ContainerSpec:
         "places",
         "limits",
         "lowers",
+        "marks",
         "mount_id",
         "network",
         "no_new_privileges",
@@ -110,6 +111,7 @@ class ContainerSpec:
         overlay_path: str,
         lowers: Sequence[str],
         mount_id: str,
+        marks: str = "",
         argv: Sequence[str],
         env: Sequence[str] = (),
         cwd: str = "/",
@@ -140,6 +142,7 @@ class ContainerSpec:
         self.overlay_path = overlay_path
         self.lowers = list(lowers)
         self.mount_id = mount_id
+        self.marks = marks
         self.argv = list(argv)
         self.env = list(env)
         self.cwd = cwd or "/"

@@ -56,7 +56,9 @@ def mount_layers(
     Shape:  layers: `l/<link_id>`, topmost first; target: absolute, without symlinks
     Raises: SyscallError, MaxDepthExceeded
     """
-    overlay = OverlayMount(f"{root_path}/{DRIVER}", with_two_lowers(layers), "", target)
+    # A container's own layer may say by marks what it has of those below.
+    marks = "metacopy" if kind == "container" else ""
+    overlay = OverlayMount(f"{root_path}/{DRIVER}", with_two_lowers(layers), "", target, marks=marks)
     if trace:
         trace("mount", overlay.describe())
     source = os.fsencode(source_of(kind, identity, root_path))

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 EXIT_KILLED = 137
 EXIT_UNKNOWN = 255
 STATE_FILE = "minidock.state"
-# Whoever runs the container holds a flock on it, which is seen from every pid namespace.
+# Whoever runs the container holds a flock on it, which is seen from every pid namespace. In it is the time of the last
+# start that left no overlay marks in the upper directory.
 LIFE_FILE = "minidock.life"
 # Left by who ends a container on purpose: no restart policy holds then, and with "keep" not --rm either.
 STOP_FILE = "minidock.stop"
@@ -284,6 +285,20 @@ def hold_life(path: str) -> int:
     handle = os.open(f"{path}/{LIFE_FILE}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     fcntl.flock(handle, fcntl.LOCK_EX)
     return handle
+
+
+def note_plain_start(life_fd: int, started_ns: int) -> None:
+    """Note a start on a mount that follows no overlay marks, and so makes none."""
+    os.pwrite(life_fd, b"%d" % started_ns, 0)
+
+
+def read_plain_start(path: str) -> int:
+    """When the container of this directory last was so started, 0 for never."""
+    try:
+        text = read_small(f"{path}/{LIFE_FILE}", 64)
+    except FileNotFoundError:
+        return 0
+    return int(text) if text.isdigit() else 0
 
 
 def is_locked(path: str) -> bool:

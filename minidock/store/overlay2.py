@@ -386,28 +386,31 @@ class OverlayMount:
     """One overlay of layers, described by names relative to overlay2/ so that 125 of them fit the option page.
 
     Shape:  lowers: `l/<link_id>`, topmost first; mount_id: the directory with diff and work, empty for a read-only
-            overlay; target: absolute path, or relative to overlay2/; data: the option string for mount(2)
+            overlay; target: absolute path, or relative to overlay2/; marks: those of the topmost layer that are to be
+            followed, see upper.marks_in; data: the option string for mount(2)
     Raises: MaxDepthExceeded
     """
 
     __slots__ = ("data", "lowers", "mount_id", "overlay_path", "target")
 
-    def __init__(
-        self, overlay_path: str, lowers: list[str], mount_id: str, target: str, *, follows: bool = False
-    ) -> None:
+    def __init__(self, overlay_path: str, lowers: list[str], mount_id: str, target: str, *, marks: str = "") -> None:
         if len(lowers) > MAX_LOWERS:
             raise MaxDepthExceeded(f"{len(lowers)} layers, more than the {MAX_LOWERS} that one overlay can have")
         self.overlay_path = overlay_path
         self.lowers = lowers
         self.mount_id = mount_id
         self.target = target
-        self.data = os.fsencode(self._options("follow" if follows else "off", "on" if follows else "off"))
+        redirect = "follow" if marks else "off"
+        if marks == "metacopy" and mount_id:
+            # One that writes has both or none.
+            redirect = "on"
+        self.data = os.fsencode(self._options(redirect, "on" if marks == "metacopy" else "off"))
 
     def _options(self, redirect: str, metacopy: str) -> str:
         """The option string: redirect_dir, metacopy and index off wherever the kernel knows them.
 
-        With any of them on, the upper directory would no longer say by itself what changed, and a commit of it would
-        lose files. Raises MaxDepthExceeded when it does not fit one page.
+        With any of them on, the upper directory would no longer say by itself what changed, and a commit of it takes
+        the long way. Raises MaxDepthExceeded when it does not fit one page.
         """
         settings = (("index", "off"), ("redirect_dir", redirect), ("metacopy", metacopy))
         words = [f"{name}={value}" for name, value in settings if _has_parameter(name)]

@@ -114,6 +114,31 @@ def check_whole(path: bytes, xattrs: list[str]) -> None:
             )
 
 
+def marks_in(upper_path: str) -> str:
+    """What has to be on for a mount to show all that an upper directory says, which no container may change meanwhile.
+
+    Shape:   upper_path: the directory's own, known to be one
+    Returns: `metacopy`, which takes redirect_dir along, `redirect` or nothing
+    Raises:  SyscallError, StoreError
+    """
+    found = ""
+    handle = os.open(upper_path, _DIRECTORY_FLAGS)
+    try:
+        for entry in walk_upper(handle):
+            xattrs = entry.xattrs()
+            if _PARTIAL_XATTRS[1] in xattrs:
+                return "metacopy"
+            if _PARTIAL_XATTRS[0] in xattrs:
+                found = "redirect"
+    except OSError as error:
+        if isinstance(error, SyscallError):
+            raise
+        raise SyscallError(f"look for overlay marks: {error.filename!r}", error.errno or 5) from None
+    finally:
+        os.close(handle)
+    return found
+
+
 def allow_more_descriptors() -> None:
     """Raise this process's limit of open files towards what the system allows it; deep trees need one a level."""
     import resource

@@ -78,6 +78,8 @@ def _adopt(
     before = {folder: set(os.listdir(f"{root.path}/{folder}")) for folder in folders if _is_there(root, folder)}
     entry = trash.begin(root, plan, before)
     container = create(root, image, command, options)
+    # What it is given has been written by a mount with who knows which options.
+    container.change_document(lambda document: document.update(HasBeenStartedBefore=True))
     for folder, names in before.items():
         for made in sorted(set(os.listdir(f"{root.path}/{folder}")) - names):
             entry.tell_made(root, f"{folder}/{made}".removeprefix("./"))

@@ -87,7 +87,7 @@ def open_both(root: DataRoot, source: Container) -> tuple[int, int]:
     layer = source.sound_layer()
     check_rw(root, layer)
     own = f"l/{read_link(root.overlay_path, layer.mount_id)}"
-    merged = open_layers(root.overlay_path, [own, *layer.lowers], follows=True, trace=root.trace)
+    merged = open_layers(root.overlay_path, [own, *layer.lowers], marks="metacopy", trace=root.trace)
     try:
         if len(layer.lowers) == 1:
             return merged, os.open(f"{root.overlay_path}/{layer.lowers[0]}", _DIRECTORY_FLAGS & ~os.O_NOFOLLOW)

@@ -96,7 +96,7 @@ def _open_tree(root: DataRoot, source: Container) -> tuple[int, UserMap | None]:
         return open_mounted(mounted), None
     check_rw(root, layer)
     own = f"l/{read_link(root.overlay_path, layer.mount_id)}"
-    return open_layers(root.overlay_path, [own, *layer.lowers], trace=root.trace), None
+    return open_layers(root.overlay_path, [own, *layer.lowers], marks="metacopy", trace=root.trace), None
 
 
 def _open_running(root: DataRoot, source: Container) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -84,10 +85,37 @@ def test_e1_what_other_mount_options_have_left_is_committed_whole(
     tool.good("commit", "drifted", "whole:1")
     told = tool.good("run", "--rm", "--network", "none", "whole:1", "sh", "-c", LOOK)
     assert told.split() == LOOKED.split()
+    # The container itself runs on what it has, too, as often as one likes, and is read and written at rest.
+    as_if_an_engine_had_run_it(tool, "drifted", ["sh", "-c", LOOK + "echo more >>/data/deep/other"])
+    assert tool.good("start", "-a", "drifted").split() == LOOKED.split()
+    assert tool.good("start", "-a", "drifted").split() == LOOKED.split()
+    (scratch / "sent").write_text("sent\n")
+    tool.good("cp", scratch / "sent", "drifted:/moved/sent")
+    assert tool.good("cp", "drifted:/data/two", "-") and tool.good("cp", "drifted:/moved/first", scratch / "got") == ""
+    assert (scratch / "got").read_text() == "one\n"
+    view = tool.good("mount", "drifted")
+    try:
+        assert Path(view, "data/two").read_text() == "two\n"
+        assert sorted(os.listdir(f"{view}/moved")) == ["first", "sent", "three"]
+    finally:
+        tool.good("umount", view)
+    tool.good("commit", "drifted", "whole:2")
+    script = "cat /data/two /moved/* /data/deep/other"
+    told = tool.good("run", "--rm", "--network", "none", "whole:2", "sh", "-c", script)
+    assert told.split() == "two one sent three new more more".split()
     layer = Path(tool.inspect("whole:1")["GraphDriver"]["Data"]["UpperDir"])
     copied = [path for path in (*layer.rglob("*"),) if not path.is_symlink()]
     assert {name for path in copied for name in os.listxattr(path)} <= {"trusted.overlay.opaque"}
     assert str(tool.root) not in Path("/proc/self/mountinfo").read_text()
+
+
+def as_if_an_engine_had_run_it(tool: Tool, name: str, argv: list[str]) -> None:
+    """What dockerd writes of a start and an end of its own, and what is to run next."""
+    path = tool.directory(name) / "config.v2.json"
+    document = json.loads(path.read_text())
+    document.update(Path=argv[0], Args=argv[1:], HasBeenStartedBefore=True)
+    document["State"].update(StartedAt="2024-05-01T10:00:00.5Z", FinishedAt="2024-05-01T10:00:01.5Z")
+    path.write_text(json.dumps(document))
 
 
 def test_e2_one_of_many_starts_makes_it_run(tool: Tool) -> None:

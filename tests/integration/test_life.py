@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from minidock.formats.containerconfig import time_of
+from minidock.runtime.prepare import overlay_marks
+from minidock.store.root import DataRoot
 from tests.builders import ImageSpec, busybox_layer, docker_archive, image_config
 from tests.integration.tool import Tool, wait_until
 from tests.patience import patience
@@ -46,6 +49,23 @@ def test_create_start_wait_rm(tool: Tool) -> None:
 def test_what_was_written_is_there_after_a_restart(tool: Tool) -> None:
     tool("run", "--name", "box", BOX, "sh", "-c", "test -e /mark && exec cat /mark; echo kept > /mark")
     assert tool.good("start", "-a", "box") == "kept"
+
+
+def test_only_what_others_have_run_is_searched_for_overlay_marks(tool: Tool) -> None:
+    """A start notes when it was, so that the next one need not walk the upper directory."""
+    run_box(tool)
+    tool.good("kill", "box")
+    wait_until(lambda: tool.status("box") == "exited", "the end")
+    started = tool.inspect("box")["State"]["StartedAt"]
+    assert int((tool.directory("box") / "minidock.life").read_text()) == time_of(started)
+    with DataRoot.open(str(tool.root)) as root:
+        container = root.containers.get("box")
+        upper = root.layers.diff_path(container.layer.mount_id)
+        os.mkdir(f"{upper}/moved")
+        os.setxattr(f"{upper}/moved", "trusted.overlay.redirect", b"/data")
+        assert overlay_marks(container) == ""
+        container.state.started_ns += 1
+        assert overlay_marks(container) == "redirect"
 
 
 def test_start_of_a_running_container_changes_nothing(tool: Tool) -> None:
