@@ -1,1 +1,1 @@
-"""System calls by ctypes, one family a file; errno becomes SyscallError here and nowhere else."""
+"""System calls by ctypes' core, one family a file; errno becomes SyscallError here and nowhere else."""

@@ -5,9 +5,8 @@ Source: capabilities(7); include/uapi/linux/capability.h
 
 from __future__ import annotations
 
-import ctypes
-
 from minidock.errors import SyscallError, UsageError
+from minidock.linux import cdata
 from minidock.linux.libc import syscall
 from minidock.linux.process import (
     PR_CAP_AMBIENT,
@@ -39,18 +38,18 @@ SYS_ADMIN = 1 << NAMES.index("SYS_ADMIN")
 _VERSION_3 = 0x20080522
 
 
-class _Header(ctypes.Structure):
-    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+class _Header(cdata.Structure):
+    _fields_ = (("version", cdata.c_uint32), ("pid", cdata.c_int))
 
 
-class _Data(ctypes.Structure):
-    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
+class _Data(cdata.Structure):
+    _fields_ = (("effective", cdata.c_uint32), ("permitted", cdata.c_uint32), ("inheritable", cdata.c_uint32))
 
 
 def permitted() -> int:
     """This process's permitted set as a bit mask; raises SyscallError. Source: capget(2)"""
     header, data = _Header(_VERSION_3, 0), (_Data * 2)()
-    syscall("capget", ctypes.byref(header), ctypes.byref(data))
+    syscall("capget", cdata.byref(header), cdata.byref(data))
     return int(data[0].permitted | data[1].permitted << 32)
 
 
@@ -127,4 +126,4 @@ def set_exactly(mask: int, *, permitted_too: int = 0) -> None:
     for half in (0, 1):
         data[half].effective = mask >> 32 * half & 0xFFFFFFFF
         data[half].permitted = (mask | permitted_too) >> 32 * half & 0xFFFFFFFF
-    syscall("capset", ctypes.byref(header), ctypes.byref(data))
+    syscall("capset", cdata.byref(header), cdata.byref(data))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 
+from minidock.linux import cdata
 from minidock.linux.libc import declare
 
-_getdents64 = declare("getdents64", ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, restype=ctypes.c_ssize_t)
+_getdents64 = declare("getdents64", cdata.c_int, cdata.c_char_p, cdata.c_size_t, restype=cdata.c_ssize_t)
 
 _BUFFER_BYTES = 4096
 _RECORD_OFFSET, _TYPE_OFFSET, _NAME_OFFSET = 16, 18, 19
@@ -21,7 +21,7 @@ def tells_kinds(path: str) -> bool:
     """
     handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        buffer = ctypes.create_string_buffer(_BUFFER_BYTES)
+        buffer = cdata.create_string_buffer(_BUFFER_BYTES)
         filled = _getdents64(handle, buffer, _BUFFER_BYTES)
     finally:
         os.close(handle)

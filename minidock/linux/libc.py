@@ -6,17 +6,15 @@ caller looks at errno.
 
 from __future__ import annotations
 
-import ctypes
 import os
 
 from minidock.errors import SyscallError
+from minidock.linux import cdata
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
-
-libc = ctypes.CDLL(None, use_errno=True)
 
 
 def _spell(value: object) -> str:
@@ -25,26 +23,23 @@ def _spell(value: object) -> str:
     return "NULL" if value is None else str(value)
 
 
-def declare(name: str, *argtypes: Any, restype: Any = ctypes.c_int) -> Callable[..., int]:
+def declare(name: str, *argtypes: Any, restype: Any = cdata.c_int) -> Callable[..., int]:
     """Bind a C function with its prototype.
 
     Returns: a callable with the C function's arguments and result; -1 raises SyscallError
     """
-    function = getattr(libc, name)
-    function.argtypes = argtypes
-    function.restype = restype
+    function = cdata.function(name, restype, argtypes)
 
     def call(*arguments: Any) -> int:
         result: int = function(*arguments)
         if result == -1:
-            raise SyscallError(f"{name}({', '.join(map(_spell, arguments))})", ctypes.get_errno())
+            raise SyscallError(f"{name}({', '.join(map(_spell, arguments))})", cdata.get_errno())
         return result
 
     return call
 
 
-_syscall = libc.syscall
-_syscall.restype = ctypes.c_long
+_syscall = cdata.function("syscall", cdata.c_long)
 
 MACHINE = os.uname().machine
 
@@ -73,12 +68,12 @@ NUMBERS = {
 def syscall(name: str, *arguments: Any) -> int:
     """Make a system call by number, for calls that the C library does not wrap.
 
-    Shape:  arguments are ints, bytes, None or ctypes instances and pointers
+    Shape:  arguments are ints, bytes, None or C's values and pointers
     Raises: SyscallError with the call and its arguments
     Source: syscall(2)
     """
-    wide = [ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
-    result: int = _syscall(ctypes.c_long(NUMBERS[name]), *wide)
+    wide = [cdata.c_long(argument) if isinstance(argument, int) else argument for argument in arguments]
+    result: int = _syscall(cdata.c_long(NUMBERS[name]), *wide)
     if result == -1:
-        raise SyscallError(f"{name}({', '.join(map(_spell, arguments))})", ctypes.get_errno())
+        raise SyscallError(f"{name}({', '.join(map(_spell, arguments))})", cdata.get_errno())
     return result

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 
+from minidock.linux import cdata
 from minidock.linux.libc import declare, syscall
 
 TYPE_CHECKING = False
@@ -30,8 +30,8 @@ MS_STRICTATIME = 1 << 24
 MNT_DETACH = 2
 UMOUNT_NOFOLLOW = 8
 
-_mount = declare("mount", ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
-_umount2 = declare("umount2", ctypes.c_char_p, ctypes.c_int)
+_mount = declare("mount", cdata.c_char_p, cdata.c_char_p, cdata.c_char_p, cdata.c_ulong, cdata.c_char_p)
+_umount2 = declare("umount2", cdata.c_char_p, cdata.c_int)
 
 
 def mount(source: bytes | None, target: bytes, fstype: bytes | None, flags: int, data: bytes | None = None) -> None:
@@ -137,8 +137,8 @@ _MOUNT_ATTR_NOATIME = 0x10
 _MOUNT_ATTR_ATIME_MASK = 0x70
 
 
-class _MountAttributes(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd"))
+class _MountAttributes(cdata.Structure):
+    _fields_ = tuple((name, cdata.c_uint64) for name in ("attr_set", "attr_clr", "propagation", "userns_fd"))
 
 
 def seal_tree(tree_fd: int, *, recursive: bool = False) -> None:
@@ -150,9 +150,9 @@ def seal_tree(tree_fd: int, *, recursive: bool = False) -> None:
     """
     wanted = _MOUNT_ATTR_RDONLY | _MOUNT_ATTR_NOSUID | _MOUNT_ATTR_NODEV | _MOUNT_ATTR_NOEXEC | _MOUNT_ATTR_NOATIME
     attributes = _MountAttributes(attr_set=wanted, attr_clr=_MOUNT_ATTR_ATIME_MASK)
-    size = ctypes.sizeof(attributes)
+    size = cdata.sizeof(attributes)
     flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
-    syscall("mount_setattr", tree_fd, b"", flags, ctypes.byref(attributes), size)
+    syscall("mount_setattr", tree_fd, b"", flags, cdata.byref(attributes), size)
 
 
 _MOUNT_ATTR_IDMAP = 0x00100000
@@ -169,7 +169,7 @@ def map_tree(tree_fd: int, userns_fd: int, *, recursive: bool = False) -> None:
     """
     attributes = _MountAttributes(attr_set=_MOUNT_ATTR_IDMAP, userns_fd=userns_fd)
     flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
-    syscall("mount_setattr", tree_fd, b"", flags, ctypes.byref(attributes), ctypes.sizeof(attributes))
+    syscall("mount_setattr", tree_fd, b"", flags, cdata.byref(attributes), cdata.sizeof(attributes))
 
 
 def new_mount(fstype: bytes, options: Sequence[tuple[bytes, bytes | None]], flags: int) -> int:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 
+from minidock.linux import cdata
 from minidock.linux.libc import declare
 
 CLONE_NEWNS = 0x00020000
@@ -27,9 +27,9 @@ NAMESPACES = (
     (CLONE_NEWUSER, "user", "user"),
 )
 
-_unshare = declare("unshare", ctypes.c_int)
-_setns = declare("setns", ctypes.c_int, ctypes.c_int)
-_socket = declare("socket", ctypes.c_int, ctypes.c_int, ctypes.c_int)
+_unshare = declare("unshare", cdata.c_int)
+_setns = declare("setns", cdata.c_int, cdata.c_int)
+_socket = declare("socket", cdata.c_int, cdata.c_int, cdata.c_int)
 
 _AF_INET, _SOCK_DGRAM, _SOCK_CLOEXEC = 2, 2, 0o2000000
 _SIOCSIFFLAGS = 0x8914

@@ -5,9 +5,9 @@ Source: openat2(2); kernel 5.6 and newer
 
 from __future__ import annotations
 
-import ctypes
 import os
 
+from minidock.linux import cdata
 from minidock.linux.libc import syscall
 
 RESOLVE_NO_XDEV = 0x01
@@ -17,8 +17,8 @@ RESOLVE_BENEATH = 0x08
 RESOLVE_IN_ROOT = 0x10
 
 
-class _OpenHow(ctypes.Structure):
-    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+class _OpenHow(cdata.Structure):
+    _fields_ = (("flags", cdata.c_uint64), ("mode", cdata.c_uint64), ("resolve", cdata.c_uint64))
 
 
 def open_in_root(
@@ -32,7 +32,7 @@ def open_in_root(
     Source:  openat2(2)
     """
     how = _OpenHow(flags | os.O_CLOEXEC, mode, resolve)
-    return syscall("openat2", root_fd, path or b".", ctypes.byref(how), ctypes.sizeof(how))
+    return syscall("openat2", root_fd, path or b".", cdata.byref(how), cdata.sizeof(how))
 
 
 def read_in_root(root_fd: int, path: bytes, limit_bytes: int) -> bytes:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 
 from minidock.errors import SyscallError
+from minidock.linux import cdata
 from minidock.linux.libc import MACHINE, NUMBERS, declare, syscall
 
 TYPE_CHECKING = False
@@ -40,10 +40,10 @@ NUMBERS.setdefault("clone", 220 if MACHINE == "aarch64" else 56)
 NUMBERS.setdefault("keyctl", 219 if MACHINE == "aarch64" else 250)
 
 
-class _CloneArgs(ctypes.Structure):
+class _CloneArgs(cdata.Structure):
     # linux/sched.h, struct clone_args, CLONE_ARGS_SIZE_VER2 (with the cgroup member, Linux 5.7)
     _fields_ = tuple(
-        (name, ctypes.c_uint64)
+        (name, cdata.c_uint64)
         for name in (
             "flags",
             "pidfd",
@@ -60,12 +60,11 @@ class _CloneArgs(ctypes.Structure):
     )
 
 
-# PyDLL keeps the interpreter's lock held during the call, so that the child starts with the lock in a known state.
-_raw_syscall = ctypes.PyDLL(None, use_errno=True).syscall
-_raw_syscall.restype = ctypes.c_long
+# The interpreter's lock stays held during the call, so that the child starts with the lock in a known state.
+_raw_syscall = cdata.function("syscall", cdata.c_long, locked=True)
 
-prctl = declare("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong)
-_sethostname = declare("sethostname", ctypes.c_char_p, ctypes.c_size_t)
+prctl = declare("prctl", cdata.c_int, cdata.c_ulong, cdata.c_ulong, cdata.c_ulong, cdata.c_ulong)
+_sethostname = declare("sethostname", cdata.c_char_p, cdata.c_size_t)
 
 
 def clone_process(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
@@ -76,18 +75,18 @@ def clone_process(flags: int, cgroup_fd: int | None = None) -> tuple[int, int]:
     Raises:  SyscallError
     Source:  clone3(2)
     """
-    pidfd = ctypes.c_int(-1)
+    pidfd = cdata.c_int(-1)
     arguments = _CloneArgs(
         flags=flags | CLONE_PIDFD | (0 if cgroup_fd is None else CLONE_INTO_CGROUP),
-        pidfd=ctypes.addressof(pidfd),
+        pidfd=cdata.addressof(pidfd),
         exit_signal=SIGCHLD,
         cgroup=0 if cgroup_fd is None else cgroup_fd,
     )
     pid: int = _raw_syscall(
-        ctypes.c_long(NUMBERS["clone3"]), ctypes.byref(arguments), ctypes.c_size_t(ctypes.sizeof(arguments))
+        cdata.c_long(NUMBERS["clone3"]), cdata.byref(arguments), cdata.c_size_t(cdata.sizeof(arguments))
     )
     if pid == -1:
-        raise SyscallError(f"clone3(flags={flags:#x})", ctypes.get_errno())
+        raise SyscallError(f"clone3(flags={flags:#x})", cdata.get_errno())
     return pid, pidfd.value if pid else -1
 
 
@@ -101,11 +100,11 @@ def clone_sibling(flags: int = 0) -> int:
     Raises:  SyscallError
     Source:  clone(2), CLONE_PARENT
     """
-    nothing = ctypes.c_long(0)
-    wanted = ctypes.c_long(flags | CLONE_PARENT | SIGCHLD)
-    pid: int = _raw_syscall(ctypes.c_long(NUMBERS["clone"]), wanted, nothing, nothing, nothing, nothing)
+    nothing = cdata.c_long(0)
+    wanted = cdata.c_long(flags | CLONE_PARENT | SIGCHLD)
+    pid: int = _raw_syscall(cdata.c_long(NUMBERS["clone"]), wanted, nothing, nothing, nothing, nothing)
     if pid == -1:
-        raise SyscallError(f"clone(flags={flags | CLONE_PARENT | SIGCHLD:#x})", ctypes.get_errno())
+        raise SyscallError(f"clone(flags={flags | CLONE_PARENT | SIGCHLD:#x})", cdata.get_errno())
     return pid
 
 
@@ -186,7 +185,7 @@ def set_hostname(name: bytes) -> None:
     _sethostname(name, len(name))
 
 
-_execve = declare("execve", ctypes.c_char_p, ctypes.c_void_p, ctypes.c_void_p)
+_execve = declare("execve", cdata.c_char_p, cdata.c_void_p, cdata.c_void_p)
 
 
 def exec_program(path: bytes, arguments: Sequence[bytes], environment: Sequence[bytes]) -> None:
@@ -196,7 +195,7 @@ def exec_program(path: bytes, arguments: Sequence[bytes], environment: Sequence[
     Source: execve(2)
     """
     argv, envp = _vector(arguments), _vector(environment)
-    _execve(path, ctypes.addressof(argv), ctypes.addressof(envp))
+    _execve(path, cdata.addressof(argv), cdata.addressof(envp))
 
 
 def exec_descriptor(fd: int, arguments: Sequence[bytes], environment: Sequence[bytes]) -> None:
@@ -204,5 +203,5 @@ def exec_descriptor(fd: int, arguments: Sequence[bytes], environment: Sequence[b
     syscall("execveat", fd, b"", _vector(arguments), _vector(environment), _AT_EMPTY_PATH)
 
 
-def _vector(words: Sequence[bytes]) -> ctypes.Array[ctypes.c_char_p]:
-    return (ctypes.c_char_p * (len(words) + 1))(*words, None)
+def _vector(words: Sequence[bytes]) -> cdata.Array[cdata.c_char_p]:
+    return (cdata.c_char_p * (len(words) + 1))(*words, None)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import ctypes
-
 from minidock.errors import SyscallError
+from minidock.linux import cdata
 from minidock.linux.libc import syscall
 
 INSTRUCTION_BYTES = 8
@@ -13,8 +12,8 @@ MAX_INSTRUCTIONS = 4096
 _SECCOMP_SET_MODE_FILTER = 1
 
 
-class _Program(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p))
+class _Program(cdata.Structure):
+    _fields_ = (("length", cdata.c_ushort), ("instructions", cdata.c_char_p))
 
 
 class PreparedFilter:
@@ -32,6 +31,6 @@ class PreparedFilter:
         Raises: SyscallError
         """
         try:
-            syscall("seccomp", _SECCOMP_SET_MODE_FILTER, 0, ctypes.byref(self._program))
+            syscall("seccomp", _SECCOMP_SET_MODE_FILTER, 0, cdata.byref(self._program))
         except SyscallError as error:
             raise SyscallError("seccomp(SECCOMP_SET_MODE_FILTER)", error.errno or 0) from None

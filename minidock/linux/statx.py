@@ -5,9 +5,9 @@ Source: statx(2); glibc wraps it since 2.28
 
 from __future__ import annotations
 
-import ctypes
 from struct import unpack_from
 
+from minidock.linux import cdata
 from minidock.linux.libc import declare
 
 _AT_SYMLINK_NOFOLLOW = 0x100
@@ -15,7 +15,7 @@ _STATX_BTIME = 0x800
 _STATX_BYTES = 256
 _BTIME_OFFSET = 80
 
-_statx = declare("statx", ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_char_p)
+_statx = declare("statx", cdata.c_int, cdata.c_char_p, cdata.c_int, cdata.c_uint, cdata.c_char_p)
 
 
 def birth_time_s(directory_fd: int, name: bytes) -> int:
@@ -23,7 +23,7 @@ def birth_time_s(directory_fd: int, name: bytes) -> int:
 
     Raises: SyscallError
     """
-    buffer = ctypes.create_string_buffer(_STATX_BYTES)
+    buffer = cdata.create_string_buffer(_STATX_BYTES)
     _statx(directory_fd, name, _AT_SYMLINK_NOFOLLOW, _STATX_BTIME, buffer)
     (mask,) = unpack_from("=I", buffer.raw)
     if not mask & _STATX_BTIME:

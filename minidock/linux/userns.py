@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 
 from minidock.errors import SyscallError
+from minidock.linux import cdata
 from minidock.linux.libc import declare
 from minidock.linux.namespaces import CLONE_NEWUSER
 from minidock.linux.process import clone_process
 
-_setfsuid = declare("setfsuid", ctypes.c_uint32)
-_setfsgid = declare("setfsgid", ctypes.c_uint32)
+_setfsuid = declare("setfsuid", cdata.c_uint32)
+_setfsgid = declare("setfsgid", cdata.c_uint32)
 
 
 def make_user_namespace(uid_map: bytes, gid_map: bytes) -> int:

@@ -12,7 +12,6 @@ Source: moby daemon/oci_linux.go, WithApparmor; runc libcontainer/apparmor; kern
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 
@@ -185,7 +184,7 @@ def code(place: Place, error_fd: int, address: int) -> bytes:
 
 
 def _word(value: int) -> bytes:
-    return ctypes.c_uint32(value).value.to_bytes(4, "little")
+    return (value & 0xFFFFFFFF).to_bytes(4, "little")
 
 
 def _open(directory_fd: int, path: int, how: int) -> bytes:

@@ -7,12 +7,12 @@ look-up by name would take code from the container, so nothing here does either.
 from __future__ import annotations
 
 import _signal  # type: ignore[import-not-found]
-import ctypes
 import errno
 import fcntl
 import os
 
 from minidock.errors import CommandError, MinidockError, SyscallError
+from minidock.linux import cdata
 from minidock.linux.capabilities import SYS_ADMIN, drop_bounding_except, keep_over_setuid, set_exactly
 from minidock.linux.paths import open_in_root
 from minidock.linux.process import (
@@ -417,25 +417,25 @@ class _InitTitle:
     Source: proc(5), /proc/pid/stat fields 48 and 49: where the arguments lie in memory
     """
 
-    __slots__ = ("address", "name", "size_bytes", "text")
+    __slots__ = ("name", "room", "text")
 
     def __init__(self, argv: Sequence[bytes]) -> None:
         with open("/proc/self/stat", "rb", buffering=0) as stat:
             line = stat.read() or b""
         fields = line[line.rfind(b")") + 2 :].split()
         start, end = int(fields[45]), int(fields[46])
-        self.address, self.size_bytes = start, end - start
-        self.name = ctypes.create_string_buffer(b"docker-init", 16)
-        self.text = b" ".join([b"docker-init", b"--", *argv])[: max(self.size_bytes - 2, 0)]
+        self.name = cdata.create_string_buffer(b"docker-init", 16)
+        size_bytes = end - start if start else 0
+        self.room = (cdata.c_char * size_bytes).from_address(start)
+        text = b" ".join([b"docker-init", b"--", *argv])[: max(size_bytes - 2, 0)]
+        # a last byte that is not NUL tells the kernel to show one string up to its end, not all of the old room
+        self.text = text.ljust(size_bytes - 1, b"\0") + b"\1"
 
     def show(self) -> None:
         """Write the title over the arguments."""
-        prctl(PR_SET_NAME, ctypes.addressof(self.name), 0, 0, 0)
-        if self.size_bytes > 1 and self.address:
-            ctypes.memset(self.address, 0, self.size_bytes)
-            ctypes.memmove(self.address, self.text, len(self.text))
-            # a last byte that is not NUL tells the kernel to show one string up to its end, not all of the old room
-            ctypes.memset(self.address + self.size_bytes - 1, 1, 1)
+        prctl(PR_SET_NAME, cdata.addressof(self.name), 0, 0, 0)
+        if len(self.room) > 1:
+            self.room.raw = self.text
 
 
 def run_child(work: Callable[[], NoReturn], error_fd: int) -> NoReturn:

@@ -5,12 +5,12 @@ Source: runc libcontainer/specconv AllowedDevices and devices.list of a containe
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
 
 from minidock.errors import InvalidOption, SyscallError, UsageError
+from minidock.linux import cdata
 from minidock.linux.libc import syscall
 from minidock.linux.mount import MS_BIND, mount, shell_word
 from minidock.linux.paths import open_in_root
@@ -306,21 +306,21 @@ def device_program(allowed: Sequence[tuple[str, int, int, str]] = ALLOWED) -> by
 
 def _restrict_v2(path: str, allowed: Sequence[tuple[str, int, int, str]]) -> None:
     program = device_program(allowed)
-    instructions = ctypes.create_string_buffer(program, len(program))
-    licence = ctypes.create_string_buffer(b"GPL")
+    instructions = cdata.create_string_buffer(program, len(program))
+    licence = cdata.create_string_buffer(b"GPL")
     load = bytearray(128)
     for offset, size, value in (
         (0, 4, _PROG_TYPE_CGROUP_DEVICE),
         (4, 4, len(program) // 8),
-        (8, 8, ctypes.addressof(instructions)),
-        (16, 8, ctypes.addressof(licence)),
+        (8, 8, cdata.addressof(instructions)),
+        (16, 8, cdata.addressof(licence)),
     ):
         load[offset : offset + size] = value.to_bytes(size, "little")
-    handle = syscall("bpf", _BPF_PROG_LOAD, ctypes.create_string_buffer(bytes(load), 128), 128)
+    handle = syscall("bpf", _BPF_PROG_LOAD, cdata.create_string_buffer(bytes(load), 128), 128)
     directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         words = (directory, handle, _ATTACH_CGROUP_DEVICE, _F_ALLOW_MULTI)
-        attach = ctypes.create_string_buffer(b"".join(word.to_bytes(4, "little") for word in words), 128)
+        attach = cdata.create_string_buffer(b"".join(word.to_bytes(4, "little") for word in words), 128)
         syscall("bpf", _BPF_PROG_ATTACH, attach, 128)
     except SyscallError as error:
         if error.errno != errno.EBADF:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 
 from minidock.errors import CommandError, SyscallError, UsageError
+from minidock.linux import cdata
 from minidock.linux.libc import declare
 from minidock.linux.mount import shell_word
 from minidock.linux.namespaces import CLONE_NEWIPC, CLONE_NEWNET, CLONE_NEWPID, CLONE_NEWUTS
@@ -34,8 +34,8 @@ RESOURCES = {
     "locks": 10, "sigpending": 11, "msgqueue": 12, "nice": 13, "rtprio": 14, "rttime": 15,
 }  # fmt: skip
 
-_prlimit = declare("prlimit64", ctypes.c_int, ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p)
-_Limit = ctypes.c_uint64 * 2
+_prlimit = declare("prlimit64", cdata.c_int, cdata.c_int, cdata.c_void_p, cdata.c_void_p)
+_Limit = cdata.c_uint64 * 2
 
 
 class Isolation:
@@ -150,7 +150,7 @@ def _unsigned(value: int) -> int:
 def own_limit(name: str) -> tuple[int, int]:
     """This process's soft and hard limit as the kernel counts them; raises SyscallError."""
     current = _Limit()
-    _prlimit(0, RESOURCES[name], None, ctypes.addressof(current))
+    _prlimit(0, RESOURCES[name], None, cdata.addressof(current))
     return current[0], current[1]
 
 
@@ -158,13 +158,13 @@ def set_limit(name: str, soft: int, hard: int) -> None:
     """Set a limit of this process, within what it may; raises SyscallError. Source: prlimit(2)"""
     wanted = _Limit(_unsigned(soft), _unsigned(hard))
     try:
-        _prlimit(0, RESOURCES[name], ctypes.addressof(wanted), None)
+        _prlimit(0, RESOURCES[name], cdata.addressof(wanted), None)
     except SyscallError as error:
         if error.errno != errno.EPERM:
             raise
         _, ours = own_limit(name)
         wanted = _Limit(min(wanted[0], ours), min(wanted[1], ours))
-        _prlimit(0, RESOURCES[name], ctypes.addressof(wanted), None)
+        _prlimit(0, RESOURCES[name], cdata.addressof(wanted), None)
 
 
 class SetOomScore(Operation):

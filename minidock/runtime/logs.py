@@ -313,14 +313,14 @@ class Growth:
     __slots__ = ("_poll", "fd", "pidfd")
 
     def __init__(self, path: str, pidfd: int, mask: int = GROWS) -> None:
-        import ctypes
         import select
 
+        from minidock.linux import cdata
         from minidock.linux.libc import declare
 
         self.pidfd = pidfd
-        self.fd = declare("inotify_init1", ctypes.c_int)(os.O_CLOEXEC | os.O_NONBLOCK)
-        add_watch = declare("inotify_add_watch", ctypes.c_int, ctypes.c_char_p, ctypes.c_uint32)
+        self.fd = declare("inotify_init1", cdata.c_int)(os.O_CLOEXEC | os.O_NONBLOCK)
+        add_watch = declare("inotify_add_watch", cdata.c_int, cdata.c_char_p, cdata.c_uint32)
         try:
             add_watch(self.fd, os.fsencode(path), mask)
         except OSError:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 
 from minidock.errors import SyscallError
+from minidock.linux import cdata
 from minidock.linux.libc import declare
 from minidock.linux.paths import RESOLVE_IN_ROOT, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, open_in_root
 
@@ -22,13 +22,13 @@ PROC_SUPER_MAGIC = 0x9FA0
 S_IFMT, S_IFDIR, S_IFCHR = 0o170000, 0o040000, 0o020000
 _MAX_LINKS = 40
 
-_fstatfs = declare("fstatfs", ctypes.c_int, ctypes.c_void_p)
+_fstatfs = declare("fstatfs", cdata.c_int, cdata.c_void_p)
 
 
 def filesystem_magic(fd: int) -> int:
     """The f_type of the file system that fd is on. Source: statfs(2)"""
-    buffer = (ctypes.c_long * 32)()
-    _fstatfs(fd, ctypes.addressof(buffer))
+    buffer = (cdata.c_long * 32)()
+    _fstatfs(fd, cdata.addressof(buffer))
     return int(buffer[0])
 
 

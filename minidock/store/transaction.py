@@ -239,7 +239,7 @@ def _delete_directory(parent_fd: int, name: str, depth: int, top_fd: int, queue:
         return
     except OSError:
         pass
-    # Imported here: listing needs no ctypes, which is a tenth of it.
+    # Imported here: listing needs none of it.
     from minidock.linux.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, open_in_root
 
     resolve = RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH

@@ -221,9 +221,10 @@ def rebuild_error(key: str, message: dict[str, Any]) -> MinidockError:
 
 
 def _start(job: UnpackJob, wants_trace: bool) -> _Worker:
-    from minidock.linux.libc import libc
+    from minidock.linux import cdata
     from minidock.store import unpack_worker
 
+    prctl = cdata.function("prctl", cdata.c_int)
     read_end, write_end = os.pipe2(os.O_CLOEXEC)
     parent = os.getpid()
     try:
@@ -233,7 +234,7 @@ def _start(job: UnpackJob, wants_trace: bool) -> _Worker:
         os.close(write_end)
         raise SyscallError("fork()", error.errno or 0) from None
     if pid == 0:
-        libc.prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
+        prctl(_PR_SET_PDEATHSIG, _SIGKILL, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
         os.close(read_end)
