@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _NAMES = (("type", "MountType"), ("o", "MountOpts"), ("device", "MountDevice"))
+# File systems of which a second mount is another one, or may not be.
+_OF_THE_MOUNT = ("overlay", "ramfs", "tmpfs")
 _REQUIRED = ("device", "type")
 _RDONLY, _BIND, _REC = 0x1, 0x1000, 0x4000
 # Flags that belong to the file system and not to the mount, and those whose number in fsmount(2) is another.
@@ -59,6 +61,11 @@ class VolumeMount:
     def is_recursive(self) -> bool:
         """Whether a bind takes along what is mounted below."""
         return bool(self.flags & _REC)
+
+    @property
+    def keeps_content(self) -> bool:
+        """Whether what it holds belongs to the mount, so that there must be one for all who use it."""
+        return not self.is_bind and self.fstype in _OF_THE_MOUNT
 
     @property
     def is_read_only(self) -> bool:

@@ -32,7 +32,8 @@ class ContainerJob(Job):
 
     Shape: the lock is held when the job begins, and given up once the container is recorded as running; engine_fd
            keeps dockerd from the data root for as long as the monitor lives, -1 where no dockerd ever was; spec may
-           be None where nothing is to be launched for now; places: None for a container without a network of its own
+           be None where nothing is to be launched for now; places: None for a container without a network of its own;
+           space_fds: what keeps the mounts of its volumes
     """
 
     takes_requests = True
@@ -48,6 +49,7 @@ class ContainerJob(Job):
         "prepared",
         "request_path",
         "restarts",
+        "space_fds",
         "spec",
         "state",
     )
@@ -68,6 +70,7 @@ class ContainerJob(Job):
         self.request_path = container.path
         self.log: LogFile | None = None
         self.restarts: Restarts | None = None
+        self.space_fds: list[int] = []
 
     def descriptors(self) -> list[int]:
         """The data root, the locks, and what keeps its addresses."""
@@ -77,7 +80,8 @@ class ContainerJob(Job):
     def kept(self) -> dict[str, Any]:
         """What a successor needs to go on; see succession.py. Shape: descriptors: what it must inherit"""
         log = self.log
-        descriptors = [*self.descriptors(), self.exit_fd, self.life_fd, *self.sockets(), -1 if log is None else log.fd]
+        descriptors = [*self.descriptors(), self.exit_fd, self.life_fd, *self.sockets(), *self.space_fds]
+        descriptors.append(-1 if log is None else log.fd)
         return {
             "root": self.container.root.path,
             "container": str(self.container.id),
@@ -85,6 +89,7 @@ class ContainerJob(Job):
             "places": None if self.places is None else (self.places.fd, self.sockets()),
             "log": None if log is None else (log.fd, *log.settings()),
             "restarts": None if self.restarts is None else (self.restarts.count, self.restarts.delay_ms),
+            "spaces": self.space_fds,
             "descriptors": descriptors,
         }
 
@@ -96,6 +101,7 @@ class ContainerJob(Job):
         container = root.containers.get(kept["container"])
         job = cls(container, container.lock(), None, engine_fd, tty=tty)
         job.exit_fd, job.life_fd = exit_fd, life_fd
+        job.space_fds = list(kept["spaces"])
         if kept["places"] is not None:
             from minidock.network.leaving import HeldPlaces
 
@@ -185,6 +191,8 @@ class ContainerJob(Job):
         """Publish the running state, and let others work on the container."""
         self.state.pid, self.state.start_time = launched.pid, launched.start_time
         self.state.delegated = launched.cgroup.delegated
+        if self.spec is not None:
+            self.space_fds = [bind.space_fd for bind in self.spec.binds if bind.space_fd >= 0]
         self.state.started_ns = time.time_ns()
         self.container.write_state(self.state)
         if not self.auto_remove and self.spec is not None and not self.spec.marks:
@@ -233,6 +241,8 @@ class ContainerJob(Job):
             state.error = str(error)
         state.status, state.pid, state.exit_code = "exited", 0, exit_code
         state.finished_ns = time.time_ns()
+        while self.space_fds:
+            os.close(self.space_fds.pop())
         try:
             asked = self.container.asked_end()
             if asked is None and not self.auto_remove:

@@ -189,9 +189,12 @@ def _mount_and_act(overlay: MountOverlay, binds: list[BindMount], act: Callable[
     for bind in binds:
         source = os.fsencode(bind.source)
         if bind.volume is not None:
-            from minidock.runtime.volumemount import open_volume
+            from minidock.runtime.volumemount import hold_volume, is_mounted, open_volume
 
-            held = open_volume(bind.volume, bind.source)
+            if isinstance(overlay, _ReadOnlyOverlay) and not is_mounted(bind.source):
+                held = open_volume(bind.volume, bind.source)
+            else:
+                held, _ = hold_volume(bind.volume, bind.source)
         else:
             held = clone_tree(source, recursive=bind.recursive)
         setup.held[os.fsencode(bind.target)] = held

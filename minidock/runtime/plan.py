@@ -239,7 +239,7 @@ def _holds(mounts: Sequence[BindMount | TmpfsMount], remapped: Remapped | None, 
             if each.volume is not None:
                 from minidock.runtime.volumemount import HoldVolume
 
-                plan.append(HoldVolume(each.volume, each.source, _clean(each.target)))
+                plan.append(HoldVolume(each, _clean(each.target)))
             else:
                 source, target = each.source, _clean(each.target)
                 plan.append(HoldSource(source, target, recursive=each.recursive, keeps_propagation=keep))

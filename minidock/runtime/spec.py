@@ -26,10 +26,11 @@ class BindMount:
     """A host path shown in the container.
 
     Shape: propagation: "" or rprivate, private, rslave, slave, rshared, shared; is_own: of the data root itself, and
-           so with the container's IDs where it has a user namespace; volume: what is mounted on source first, or None
+           so with the container's IDs where it has a user namespace; volume: what is mounted on source first, or None;
+           space_fd: once mounted, what keeps a volume's mount that others may use, too, else -1
     """
 
-    __slots__ = ("is_own", "propagation", "read_only", "recursive", "source", "target", "volume")
+    __slots__ = ("is_own", "propagation", "read_only", "recursive", "source", "space_fd", "target", "volume")
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class BindMount:
     ) -> None:
         self.is_own = is_own
         self.volume = volume
+        self.space_fd = -1
         self.source = source
         self.target = target
         self.read_only = read_only

@@ -1,8 +1,8 @@
 """A volume with mount options: mounted by the container's parent as a mount that is nowhere, and put into its root.
 
 The engine mounts it on the host and counts its users; here every container has a mount of its own, which goes with
-it, whatever kills it. A device, a bind and a network file system show the same files all the same; only a tmpfs is
-then each container's own. It is made before the container's first process is, which may not open the device.
+it, whatever kills it. A device, a bind and a network file system show the same files all the same; of a tmpfs there is
+one for all, see volumespace.py. It is made before the container's first process is, which may not open the device.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from minidock.formats.volumeoptions import VolumeMount
     from minidock.runtime.operation import Setup
+    from minidock.runtime.spec import BindMount
 
 
 def open_volume(wanted: VolumeMount, path: str) -> int:
@@ -37,14 +38,42 @@ def open_volume(wanted: VolumeMount, path: str) -> int:
         ) from None
 
 
+def hold_volume(wanted: VolumeMount, path: str) -> tuple[int, int]:
+    """The mount that a volume's options ask for, shared with whoever uses it where that makes a difference.
+
+    Shape:   path: its _data, as for open_volume
+    Returns: a descriptor of its root, and one to be kept open for as long as it is used, -1 for none
+    Raises:  UsageError in the engine's words; SyscallError
+    """
+    if not wanted.keeps_content:
+        return open_volume(wanted, path), -1
+    if is_mounted(path):
+        return clone_tree(os.fsencode(path), recursive=False), -1
+    from minidock.runtime.volumespace import hold_space, open_space
+
+    space_fd = hold_space(os.path.dirname(path), lambda: open_volume(wanted, path))
+    try:
+        return open_space(space_fd), space_fd
+    except BaseException:
+        os.close(space_fd)
+        raise
+
+
+def is_mounted(path: str) -> bool:
+    """Whether the volume of this _data is mounted on the host, as by an engine whose containers run on without it."""
+    return os.stat(path).st_dev != os.stat(os.path.dirname(path)).st_dev
+
+
 class HoldVolume(Operation):
     """Keep a volume's mount until its target exists. Shape: fd: -1 but between prepare and forget"""
 
-    __slots__ = ("fd", "path", "target", "wanted")
+    __slots__ = ("bind", "fd", "path", "target", "wanted")
 
-    def __init__(self, wanted: VolumeMount, path: str, target: str) -> None:
-        self.wanted = wanted
-        self.path = path
+    def __init__(self, bind: BindMount, target: str) -> None:
+        assert bind.volume is not None
+        self.bind = bind
+        self.wanted = bind.volume
+        self.path = bind.source
         self.target = os.fsencode(target)
         self.fd = -1
 
@@ -55,7 +84,7 @@ class HoldVolume(Operation):
         return f"# fsopen({wanted.fstype}), source {wanted.device}, options {wanted.data!r}: volume {self.path}"
 
     def prepare(self) -> None:
-        self.fd = open_volume(self.wanted, self.path)
+        self.fd, self.bind.space_fd = hold_volume(self.wanted, self.path)
 
     def execute(self, setup: Setup) -> None:
         setup.held[self.target] = self.fd

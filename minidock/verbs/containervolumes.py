@@ -17,13 +17,13 @@ from minidock.runtime.merged import open_layers
 from minidock.runtime.prepare import volume_mount
 from minidock.store.overlay2 import read_link
 from minidock.store.treecopy import copy_tree
-from minidock.store.volumes import volume_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Any
 
+    from minidock.formats.volumeoptions import VolumeMount
     from minidock.store.root import DataRoot
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -99,25 +99,30 @@ class ContainerVolumes:
         wanted = volume_mount(path) if os.path.exists(f"{path}/opts.json") else None
         if wanted is None:
             tree.fill(request, f"{path}/_data")
-        elif wanted.fstype != "tmpfs" and not wanted.is_read_only:
-            # What is put into a tmpfs would be gone before the container starts, with docker as well.
-            from minidock.runtime.volumemount import open_volume
-
-            mounted = open_volume(wanted, f"{self._root.volumes.path}/{request.name}/_data")
+        elif not wanted.is_read_only:
+            mounted = self._open(wanted, request.name, path)
+            if mounted < 0:
+                return
             try:
                 tree.fill(request, f"/proc/self/fd/{mounted}/.")
             finally:
                 os.close(mounted)
 
-    def warnings(self) -> list[str]:
-        """What differs from the engine, which mounts a volume once for all: a tmpfs that another container has, too."""
-        told = []
-        for name in sorted({volume_of(point) for point in self.points.values()} - {""}):
-            path = f"{self._root.volumes.path}/{name}"
-            wanted = volume_mount(path) if os.path.exists(f"{path}/opts.json") else None
-            if wanted is not None and wanted.fstype == "tmpfs" and len(self._root.volumes.users().get(name, ())) > 1:
-                told.append(f"volume {name} is a tmpfs: each container that mounts it has files of its own there")
-        return told
+    def _open(self, wanted: VolumeMount, name: str, path: str) -> int:
+        """The volume's mount; -1 where its content would be gone before the container starts, as with docker."""
+        if not wanted.keeps_content:
+            from minidock.runtime.volumemount import open_volume
+
+            return open_volume(wanted, f"{self._root.volumes.path}/{name}/_data")
+        from minidock.runtime.volumespace import find_space, open_space
+
+        space_fd = find_space(path)
+        if space_fd < 0:
+            return -1
+        try:
+            return open_space(space_fd)
+        finally:
+            os.close(space_fd)
 
     def undo(self) -> None:
         """Take back what was made for a container that did not come to be."""

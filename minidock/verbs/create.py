@@ -201,8 +201,6 @@ def _create(
 
         remove_abandoned(root.containers.abandoned)
     container.warnings += warnings
-    if volumes is not None:
-        container.warnings += volumes.warnings()
     return container
 
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import missing
-from tests.integration.tool import Tool
+from tests.conftest import kernel_version, lacking, missing
+from tests.integration.conftest import SubordinateIDs
+from tests.integration.tool import Tool, wait_until
+from tests.patience import patience
 
 pytestmark = pytest.mark.root
 QUIET = ("--network", "none", "busybox:test")
@@ -69,17 +72,93 @@ def test_a_tmpfs(tool: Tool) -> None:
     assert mounts_of(tool) == []
 
 
-def test_a_tmpfs_that_two_containers_have_is_told(tool: Tool) -> None:
-    """docker mounts it once for both; here each has its own, which is said when the second is made."""
-    tool.good("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "fast")
-    first = tool("run", "-d", "--name", "one", "-v", "fast:/x", *QUIET, "sleep", "1000")
-    assert first.stderr == ""
-    second = tool("run", "--rm", "-v", "fast:/y", *QUIET, "ls", "/y")
-    assert second.stderr == (
-        "WARNING: volume fast is a tmpfs: each container that mounts it has files of its own there\n"
+SHARED = ("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=4m", "fast")
+
+
+def test_a_tmpfs_is_one_for_all_its_containers(tool: Tool, scratch: Path) -> None:
+    """And goes with the last of them: who comes later finds it empty."""
+    tool.good(*SHARED)
+    tool.good("run", "-d", "--name", "one", "-v", "fast:/x", "-v", "fast:/again", *QUIET, "sleep", "1000")
+    tool.good("exec", "one", "sh", "-c", "echo kept >/x/file; echo more >/again/second")
+    assert (
+        tool.good("run", "--rm", "-v", "fast:/y:ro", *QUIET, "sh", "-c", "cat /y/*; touch /y/no || :") == "kept\nmore"
     )
+    tool.good("run", "-d", "--name", "two", "--volumes-from", "one", *QUIET, "sleep", "1000")
+    tool.good("create", "--name", "still", "-v", "fast:/z", *QUIET, "cat", "/z/file", "/z/sent")
+    (scratch / "sent").write_text("sent\n")
+    tool.good("cp", scratch / "sent", "still:/z/sent")
     tool.good("rm", "-f", "one")
-    assert tool("run", "--rm", "-v", "fast:/x", *QUIET, "true").stderr == ""
+    assert tool.good("exec", "two", "ls", "/x") == "file\nsecond\nsent"
+    assert tool.good("start", "-a", "still") == "kept\nsent"
+    assert mounts_of(tool) == []
+    tool.good("kill", "two")
+    tool("wait", "two")
+    assert tool.good("run", "--rm", "-v", "fast:/x:nocopy", *QUIET, "ls", "/x") == ""
+
+
+def test_a_tmpfs_in_use_is_filled_from_the_image_when_it_is_empty(tool: Tool) -> None:
+    tool.good(*SHARED)
+    tool.good("run", "-d", "--name", "one", "-v", "fast:/x", *QUIET, "sleep", "1000")
+    assert tool.good("run", "--rm", "-v", "fast:/data", *QUIET, "ls", "/data") == "deep\none\ntwo"
+    assert tool.good("exec", "one", "ls", "/x") == "deep\none\ntwo"
+
+
+@pytest.mark.parametrize("victim", ["MonitorPid", "Pid"])
+def test_a_tmpfs_outlives_whoever_of_its_holders_is_killed(tool: Tool, victim: str) -> None:
+    """The first one's monitor made it; after SIGKILL the others go on with it, and with the last one it is gone."""
+    tool.good(*SHARED)
+    tool.good("run", "-d", "--name", "one", "-v", "fast:/x", *QUIET, "sh", "-c", "echo kept >/x/file; sleep 1000")
+    wait_until(lambda: tool("exec", "one", "cat", "/x/file").stdout, "the file")
+    tool.good("run", "-d", "--name", "two", "-v", "fast:/x", *QUIET, "sleep", "1000")
+    for name in ("one", "two"):
+        os.kill(tool.record(name)[victim], signal.SIGKILL)
+        wait_until(lambda name=name: tool.status(name) == "exited", "the end")
+        seen = tool.good("run", "--rm", "-v", "fast:/x", *QUIET, "ls", "/x")
+        assert seen == ("file" if name == "one" else "")
+    assert spaces(tool) == []
+
+
+def test_a_tmpfs_of_containers_that_start_at_once_is_one(tool: Tool) -> None:
+    tool.good(*SHARED)
+    names = [f"c{number}" for number in range(6)]
+    starters = [
+        tool.start("run", "-d", "--name", name, "-v", "fast:/x", *QUIET, "sleep", "1000", stdout=subprocess.DEVNULL)
+        for name in names
+    ]
+    assert [starter.wait(patience(60)) for starter in starters] == [0] * len(names)
+    assert len(spaces(tool)) == 1
+    for name in names:
+        tool.good("exec", name, "touch", f"/x/{name}")
+    assert tool.good("exec", names[0], "ls", "/x").split() == names
+    tool.good("rm", "-f", *names)
+    assert spaces(tool) == []
+    tool.good("volume", "rm", "fast")
+
+
+@pytest.mark.usefixtures("subordinate_ids")
+def test_a_tmpfs_with_a_user_namespace_shows_the_same_owners(tool: Tool) -> None:
+    if kernel_version() < (6, 3):
+        lacking("no idmapped mounts of tmpfs before Linux 6.3")
+    tool.good(*SHARED)
+    tool.good("run", "-d", "--name", "one", "-v", "fast:/x", *QUIET, "sh", "-c", "touch /x/file; sleep 1000")
+    wait_until(lambda: tool("exec", "one", "ls", "/x").stdout, "the file")
+    words = ("--userns", f"remap:{SubordinateIDs.USER}", "-v", "fast:/x", *QUIET, "stat", "-c", "%u", "/x/file")
+    done = tool("run", "--rm", *words)
+    assert (done.stdout, done.stderr) == ("0\n", "")
+
+
+def spaces(tool: Tool) -> list[str]:
+    """The namespaces of the volume that monitors hold, by their descriptors."""
+    record = (tool.root / "volumes/fast/minidock.mount").read_text().split("\n")
+    found = set()
+    for line in record[1 : record.index("end")]:
+        folder = Path(f"/proc/{line.split()[0]}/fd")
+        for link in folder.glob("*") if folder.is_dir() else ():
+            try:
+                found.add(os.readlink(link))
+            except OSError:
+                continue
+    return sorted(name for name in found if name.startswith("mnt:"))
 
 
 @pytest.fixture
