@@ -74,13 +74,19 @@ def _inner(value: object) -> str:
     return str(value)
 
 
+def _fields_only(value: object) -> object:
+    """Rows, also those in rows, without their methods."""
+    if isinstance(value, dict) and type(value) is not dict:
+        return {key: _fields_only(item) for key, item in sorted(value.items()) if not callable(item)}
+    return [_fields_only(item) for item in value] if isinstance(value, list) else value
+
+
 def to_json(value: object) -> str:
     """A value as Go's encoding/json writes it; a listing's row has its keys sorted."""
     if isinstance(value, (_Missing, _NilMap, _NilList)):
         return "null"
     if isinstance(value, dict) and type(value) is not dict:
-        plain = {key: item for key, item in value.items() if not callable(item)}
-        return encode_json(plain, sort_keys=True).decode("utf-8", "surrogateescape")
+        return encode_json(_fields_only(value)).decode("utf-8", "surrogateescape")
     return encode_json(value).decode("utf-8", "surrogateescape")
 
 

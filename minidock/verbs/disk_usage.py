@@ -42,14 +42,19 @@ class ImageUsage:
 
 
 class VolumeUsage:
-    """One volume. Shape: links: how many containers mount it; size_bytes -1 where it cannot be told"""
+    """One volume. Shape: links: how many containers mount it; size_bytes -1 where it cannot be told; path: its _data"""
 
-    __slots__ = ("links", "name", "size_bytes")
+    __slots__ = ("labels", "links", "name", "path", "size_bytes")
 
-    def __init__(self, name: str, links: int, size_bytes: int) -> None:
+    def __init__(self, root: DataRoot, name: str, links: int) -> None:
         self.name = name
+        self.path = f"{root.volumes.path}/{name}/_data"
+        try:
+            self.labels = root.volumes.get(name).labels or {}
+        except MinidockError:
+            self.labels = {}
         self.links = links
-        self.size_bytes = size_bytes
+        self.size_bytes = _size(root, name)
 
 
 class DiskUsage:
@@ -63,7 +68,7 @@ class DiskUsage:
         self.containers: list[ContainerSummary] = ps(root, all=True, size=True)
         self.images = _images(root, sizes, self.containers)
         users = root.volumes.users()
-        self.volumes = [VolumeUsage(name, len(users.get(name, ())), _size(root, name)) for name in root.volumes.names()]
+        self.volumes = [VolumeUsage(root, name, len(users.get(name, ()))) for name in root.volumes.names()]
         self.container_volumes: dict[str, int] = {}
         for using in users.values():
             for container_id in using:

@@ -97,3 +97,28 @@ def test_refusals(pair: Pair, words: tuple[str, ...]) -> None:
     ours, theirs = pair.both(*words)
     assert ours[0] != 0 and theirs[0] != 0
     assert theirs[2] in ours[2] or ours[2] in theirs[2], (ours, theirs)
+
+
+def test_what_disk_usage_tells_through_a_template(pair: Pair) -> None:
+    pair.both("volume", "create", "--label", "of=lifeopt", "lifeopt4v")
+    words = ("--name", "lifeopt4", "--label", "k=v", "-v", "lifeopt4v:/x")
+    pair.both("create", *words, *QUIET, "sh", "-c", "echo a sentence of more than twenty letters")
+    both = pair.both("system", "df", "-v", "--format", "{{json .}}")
+    ours, theirs = (json.loads(done[1]) for done in both)
+    assert sorted(ours) == sorted(theirs) and not both[0][1].endswith("\n")
+    for kind, name, found, varies in (
+        ("Images", "Repository", "busybox", {"Containers", "SharedSize", "UniqueSize"}),
+        ("Containers", "Names", "lifeopt4", {"ID", "CreatedAt", "RunningFor", "Platform"}),
+        ("Volumes", "Name", "lifeopt4v", {"Mountpoint", "Availability", "Group", "Status"}),
+    ):
+        own, other = ([row for row in rows if row[name] == found][0] for rows in (ours[kind], theirs[kind]))
+        assert varies - {"Platform", "Availability", "Group", "Status"} <= own.keys()
+        assert {key: own.get(key) for key in own if key not in varies} == {
+            key: other[key] for key in other if key not in varies
+        }
+    template = '{{range .Volumes}}{{if eq .Name "lifeopt4v"}}{{.Links}} {{.Label "of"}}{{end}}{{end}}'
+    assert [done[1] for done in pair.both("system", "df", "-v", "--format", template)] == ["1 lifeopt"] * 2
+    listing = ("volume", "ls", "--filter", "name=lifeopt4v", "--format", 'table {{.Name}}\t{{.Label "of"}}')
+    assert [done[1].split() for done in pair.both(*listing)] == ["VOLUME NAME of lifeopt4v lifeopt".split()] * 2
+    pair.both("rm", "-v", "lifeopt4")
+    pair.both("volume", "rm", "lifeopt4v")

@@ -58,12 +58,14 @@ def handle(options: dict[str, Any]) -> int:
         write("".join((image.image_id if full else short_id(image.image_id)) + "\n" for image in found))
         return 0
     now_ns = time.time_ns()
-    rows = [_row(image, full=full, now_ns=now_ns) for image in found]
+    rows = [image_row(image, full=full, now_ns=now_ns) for image in found]
     write_listing(rows, _ALL if options["digests"] else _COLUMNS, options["format"], fields=_FIELDS)
     return 0
 
 
-def _row(image: ImageSummary, *, full: bool, now_ns: int) -> Callable[[str], str]:
+def image_row(image: ImageSummary, *, full: bool, now_ns: int) -> Callable[[str], str]:
+    """The texts of one image; full: nothing is cut."""
+
     def text_of(field: str) -> str:
         if field == "Repository":
             return image.repository

@@ -66,7 +66,7 @@ def handle(options: dict[str, Any]) -> int:
         return 0
     columns = (*_COLUMNS, _SIZE) if options["size"] else _COLUMNS
     now_ns = time.time_ns()
-    rows = [_row(one, full=full, now_ns=now_ns) for one in found]
+    rows = [container_row(one, full=full, now_ns=now_ns) for one in found]
     if template is None:
         write_listing(rows, columns, None, fields=_FIELDS)
     else:
@@ -76,7 +76,9 @@ def handle(options: dict[str, Any]) -> int:
     return 0
 
 
-def _row(one: ContainerSummary, *, full: bool, now_ns: int) -> Callable[[str], str]:
+def container_row(one: ContainerSummary, *, full: bool, now_ns: int) -> Callable[[str], str]:
+    """The texts of one container; full: nothing is cut."""
+
     def text_of(field: str) -> str:
         if field == "ID":
             return one.id if full else short_id(one.id)

@@ -37,7 +37,10 @@ def handle(options: dict[str, Any]) -> int:
         for volume in found:
             write_line(volume.name)
         return 0
-    write_listing([_row(volume) for volume in found], _COLUMNS, options["format"], fields=_FIELDS)
+    rows = [_row(volume) for volume in found]
+    labels = {id(row): volume.labels or {} for row, volume in zip(rows, found, strict=True)}
+    methods = {"Label": lambda row, name: labels[id(row)].get(name, "")}
+    write_listing(rows, _COLUMNS, options["format"], fields=_FIELDS, methods=methods)
     return 0
 
 
