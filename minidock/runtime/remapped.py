@@ -79,8 +79,8 @@ def _map(tree_fd: int, userns_fd: int, what: str, *, recursive: bool = False) ->
         if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
             raise
         raise UsageError(
-            f"--userns: {what} cannot be shown with other IDs: its file system or this kernel has no idmapped mounts "
-            "(ext4, xfs and btrfs have them below an overlay since Linux 5.19)"
+            f"--userns: {what} cannot be shown with other IDs: its file system or this kernel has no idmapped mounts; "
+            "run without --userns, or with the data root on ext4, xfs or btrfs and Linux 5.19 or newer"
         ) from None
 
 
