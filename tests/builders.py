@@ -12,6 +12,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from tests import forked
+
 END = bytes(1024)
 
 
@@ -315,7 +317,8 @@ def tree_listing(root: Path | str) -> list[tuple[Any, ...]]:
 
 def run_command(*words: str | Path, check: bool = True, **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command and keep its output; a failure shows both streams."""
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, **options)
+    texts = [str(word) for word in words]
+    done = forked.run(texts, options) or subprocess.run(texts, capture_output=True, text=True, **options)
     if check and done.returncode:
         raise AssertionError(f"{words} ended with {done.returncode}\nstdout: {done.stdout}\nstderr: {done.stderr}")
     return done

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests import builders, netns
+from tests import builders, forked, netns
 from tests.leaks import nothing_is_left, scratch_prefix
 from tests.vm.legs import legs_of_ci
 
@@ -33,6 +33,10 @@ IN_VM = os.environ.get("MINIDOCK_VM") == "1"
 
 # The catalogue of hazards asks for counts that take hours of a small machine together.
 IS_WHOLE = os.environ.get("MINIDOCK_WHOLE") == "1"
+
+
+# A test's limit is made for a processor that runs at full speed.
+_TIMES_AS_LONG = 4
 
 
 def whole(whole_count: int, everyday_count: int) -> int:
@@ -62,6 +66,11 @@ VM_MARKS = {
     "test_usage": ("vm", "cgroup"),
     "test_commit": ("vm",),
     "test_life": ("vm",),
+    "test_hazards_joining": ("many",),
+    "test_store_crash": ("many",),
+    "test_store_kill": ("many",),
+    "test_together": ("many",),
+    "test_unpack_model": ("many",),
     "test_clean_machine": ("native",),
     "test_real_images": ("native",),
 }
@@ -88,6 +97,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "integration" in path.parts:
             for mark in VM_MARKS.get(path.stem, ()):
                 item.add_marker(mark)
+        if IN_VM:
+            _fit_the_machine(item)
+
+
+def _fit_the_machine(item: pytest.Item) -> None:
+    """Leave out what the test machine cannot have, and what would take its emulated processor too long."""
+    if item.get_closest_marker("native"):
+        item.add_marker(pytest.mark.skip(reason="native: needs package mirrors or other engines"))
+    if not forked.IS_EMULATED:
+        return
+    if item.get_closest_marker("many") and not IS_WHOLE:
+        item.add_marker(pytest.mark.skip(reason="many: minutes on an emulated processor; MINIDOCK_WHOLE=1 runs it"))
+    limit = item.get_closest_marker("timeout")
+    seconds = float(limit.args[0] if limit else item.config.getini("timeout"))
+    item.add_marker(pytest.mark.timeout(_TIMES_AS_LONG * seconds), append=False)
 
 
 @pytest.fixture(autouse=True)
@@ -108,6 +132,13 @@ def _outside_stays_as_it_is() -> Iterator[None]:
     yield
     if before:
         assert netns.outside_state() == before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _end_forks(nothing_is_left: None) -> Iterator[None]:
+    """What the session's commands are forked from ends with it."""
+    yield
+    forked.end()
 
 
 @pytest.fixture

@@ -114,9 +114,17 @@ def _make_parent(path: str, above: str, is_cpuset: bool, trace: Trace | None) ->
 
 
 def _hand_down(path: str, trace: Trace | None) -> None:
-    """Let the groups below one of v2 be measured; a controller that is refused is left out."""
+    """Let the groups below one of v2 be measured; a controller that is refused is left out.
+
+    A group with processes of its own would take the threaded ones alone (cpu, pids), and from then on be the root of
+    threads: no process could be put below it any more.
+    Source: kernel Documentation/admin-guide/cgroup-v2.rst, "Threads"
+    """
     try:
         offered, given = (_read(f"{path}/cgroup.{name}").split() for name in ("controllers", "subtree_control"))
+        # The hierarchy's root, which alone has no type, may have both.
+        if os.path.exists(f"{path}/cgroup.type") and _read(f"{path}/cgroup.procs"):
+            return
     except OSError:
         return
     for controller in _MEASURING:

@@ -218,6 +218,7 @@ def test_a_failure_after_the_layer_takes_it_back(loaded: DataRoot) -> None:
     assert files_of(loaded) == before
 
 
+@pytest.mark.many
 def test_125_layers_can_be_committed_and_not_one_more(data_root: DataRoot, scratch: Path) -> None:
     layers = [builders.layer_tar(builders.tar_member(b"f%d" % number, b"x")) for number in range(124)]
     pull_tar(data_root, str(builders.docker_archive(scratch / "deep.tar", builders.ImageSpec(layers, tags=["deep:1"]))))

@@ -262,6 +262,7 @@ def killed(path: Path, what: str, number: int) -> bool:
     return done.returncode != 0
 
 
+@pytest.mark.many
 @pytest.mark.parametrize("what", ["repair", "gc"])
 def test_a_kill_at_any_point_loses_nothing(littered: BadRoot, scratch: Path, what: str) -> None:
     """At each change of the disk: what is left is finished by running it again, or taken back to the byte by undo."""
@@ -301,6 +302,7 @@ def finish(path: Path, before: dict[str, tuple[object, ...]], what: str, number:
     assert [fault for fault in fsck(str(path)).faults if fault.severity != "leftover" or what == "gc"] == []
 
 
+@pytest.mark.many
 def test_a_kill_while_the_trash_is_emptied(littered: BadRoot, scratch: Path) -> None:
     """What was kept is whole or gone, the root is as it was, and the next command that writes clears up."""
     collect(littered.path)

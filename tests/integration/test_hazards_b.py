@@ -234,6 +234,7 @@ def test_labels_of_ten_megabytes_load(data_root: DataRoot, scratch: Path) -> Non
     assert data_root.images.get(loaded.image_id).raw == config
 
 
+@pytest.mark.many
 def test_125_layers_load(data_root: DataRoot, scratch: Path) -> None:
     layers = [builders.layer_tar(builders.tar_member(b"f%d" % number, b"x")) for number in range(125)]
     (loaded,) = pull_tar(data_root, str(builders.docker_archive(scratch / "a", ImageSpec(layers, tags=["deep:1"]))))

@@ -131,6 +131,7 @@ def test_c3_a_symlink_made_by_an_earlier_run_is_refused(
     assert "Too many levels of symbolic links" in done.stderr or "Not a directory" in done.stderr, done.stderr
 
 
+@pytest.mark.many
 def test_c4_mount_targets_swapped_while_they_are_mounted(canary: Path, scratch: Path, busybox_layer: bytes) -> None:
     volume, source = scratch / "volume", scratch / "source"
     (volume / "real").mkdir(parents=True)

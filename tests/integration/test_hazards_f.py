@@ -173,6 +173,7 @@ CALLS = (
 )
 
 
+@pytest.mark.many
 def test_f8_each_step_of_run_may_fail(tool: Tool) -> None:
     """Nothing of the container is left anywhere, whatever call it was; and the next run is as good as any."""
     if shutil.which("strace") is None:
@@ -335,6 +336,7 @@ def test_f3_many_change_the_names_at_once(tool: Tool) -> None:
         assert root.faults() == []
 
 
+@pytest.mark.many
 def test_f5_images_go_while_containers_are_made_of_them(tool: Tool) -> None:
     """Names come and go under rmi -f on a common base: what was made of an image stays whole, and no layer is lost."""
     tool.good("run", "--name", "base", *BOX, "sh", "-c", "echo x >/x")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
-from minidock.runtime.cgroup import Cgroup
+from minidock.runtime.cgroup import Cgroup, hierarchies
 from tests import builders
-from tests.integration.tool import Tool
+from tests.conftest import lacking
+from tests.integration.tool import Tool, wait_until
 
 BOX = "busybox:test"
 LIMITS = ("-m", "32m", "--pids-limit", "9", "--cpus", "0.5")
@@ -52,3 +54,30 @@ def test_systemd_at_work_leaves_limits_as_they_are(tool: Tool) -> None:
     assert "minidock" not in failed.stdout
     tool.good("rm", "-f", "box", "plain")
     builders.run_command("systemctl", "daemon-reload", timeout=600)
+
+
+def test_a_container_in_a_scope_that_systemd_has_delegated(tool: Tool) -> None:
+    """It is below the scope, whose controllers go down to it; systemd leaves it alone and ends it with the scope."""
+    if not any(each.is_v2 for each in hierarchies()):
+        lacking("no cgroup v2 hierarchy is mounted")
+    unit = f"minidock-test-{uuid.uuid4().hex[:12]}.scope"
+    tool.prefix = ["systemd-run", "--quiet", "--scope", f"--unit={unit}", "--property=Delegate=yes"]
+    identity = tool.good("run", "-d", "--name", "box", *LIMITS, "--network", "none", BOX, "sleep", "1000")
+    tool.prefix = []
+    try:
+        pid = tool.inspect("box")["State"]["Pid"]
+        group = Cgroup.open(identity, delegated=tool.record("box")["Delegated"])
+        where = f"/system.slice/{unit}/minidock/{identity}"
+        if Path("/sys/fs/cgroup/cgroup.controllers").exists():
+            assert set(_groups_of(pid)) == {where}
+        else:
+            assert where in Path(f"/proc/{pid}/cgroup").read_text()
+        before = _groups_of(pid), _limits(group)
+        assert before[1][:2] == [f"{32 << 20}\n", "9\n"]
+        builders.run_command("systemctl", "daemon-reload", timeout=600)
+        assert (_groups_of(pid), _limits(group)) == before
+        assert tool.good("exec", "box", "echo", "inside") == "inside"
+    finally:
+        builders.run_command("systemctl", "stop", unit, timeout=600)
+    wait_until(lambda: tool.status("box") == "exited", "the container to end with its scope")
+    tool.good("rm", "box")

@@ -132,6 +132,7 @@ def test_each_damage_is_named_and_nothing_else(copy: tuple[Path, Path], name: st
     assert "kinds:1: DAMAGED" in done.stdout
 
 
+@pytest.mark.many
 def test_odd_layers_are_whole(scratch: Path) -> None:
     with DataRoot.open(str(scratch / "root")) as root:
         for label, layer in {**layer_cases.OK, **layer_cases.DIFFERS}.items():

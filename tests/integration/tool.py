@@ -7,13 +7,13 @@ import os
 import pty
 import select
 import subprocess
-import sys
 import termios
 import time
 from pathlib import Path
 from typing import Any
 
 from tests import builders
+from tests.forked import STARTED_BY
 from tests.patience import patience
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -22,9 +22,7 @@ GROUPS = Path("/sys/fs/cgroup")
 
 def command(*words: str | Path) -> list[str]:
     """The words that start minidock from this tree."""
-    code = f"import sys; sys.path.append({str(PROJECT)!r}); sys.argv[0] = 'minidock'\n"
-    code += "from minidock.__main__ import main; main()"
-    return [sys.executable, "-I", "-c", code, *map(str, words)]
+    return [*STARTED_BY, *map(str, words)]
 
 
 class Tool:

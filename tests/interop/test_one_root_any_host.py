@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from minidock.runtime import apparmor
 from tests.conftest import Engine
 from tests.integration.tool import Tool
 
@@ -49,6 +50,10 @@ def test_there_and_back(new_engine: Callable[[], Engine], busybox_archive: Path)
     finally:
         engine.stop()
 
+    if apparmor.is_enabled():
+        # The engine has loaded its profile, which stays.
+        shown = tool.good("run", "--rm", "--network", "none", BOX, "cat", "/proc/self/attr/current")
+        assert shown == "docker-default (enforce)"
     assert "by-docker" in tool.good("ps", "-a", "--format", "{{.Names}}").split()
     assert "D /data/two" in tool.good("diff", "by-docker").splitlines()
     tool.good("commit", "by-docker", "again:1")

@@ -5,6 +5,9 @@ HOME=/root
 LC_ALL=C.UTF-8
 VM_OUT=/out
 MINIDOCK_VM=1
+# QEMU's own processor; KVM's is the host's.
+if [ "$(systemd-detect-virt)" = qemu ]; then MINIDOCK_EMULATED=1; else MINIDOCK_EMULATED=0; fi
+export MINIDOCK_EMULATED
 export PATH HOME LC_ALL VM_OUT MINIDOCK_VM
 
 # By the kernel's own names: udev's links may come later.

@@ -42,6 +42,8 @@ systemctl -q enable systemd-networkd ssh
 # The machine of `vm/run`: a target of its own that needs no network and no login.
 cp "$lib"/vm-*.service "$lib"/vm-*.target /etc/systemd/system/
 systemctl -q disable apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer || true
+# Its tool loads profiles, for dockerd and for tests; the system's own would cost an emulated processor seconds.
+systemctl -q mask apparmor.service
 if [ -e /usr/sbin/dockerd ]; then systemctl -q disable docker.service docker.socket containerd.service; fi
 systemctl -q mask systemd-networkd-wait-online.service
 chmod 755 "$lib"/job.sh "$lib"/quick.sh

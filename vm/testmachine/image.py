@@ -22,10 +22,9 @@ PACKAGES = (
     "systemd systemd-sysv dbus udev kmod iproute2 nftables iptables ca-certificates"
     " python3 libmagic1 libseccomp2 busybox-static e2fsprogs xfsprogs squashfs-tools openssh-server sudo rsync"
     " attr acl procps psmisc strace"
-    " libcap2-bin xz-utils zstd bzip2 gzip jq openssl util-linux mount tar git socat netcat-openbsd"
+    " libcap2-bin xz-utils zstd bzip2 gzip jq openssl util-linux mount tar git socat netcat-openbsd apparmor"
 )
-# With the tool that loads its profile, which it will not start a container without where the kernel has AppArmor.
-DOCKER = "docker.io containerd runc apparmor"
+DOCKER = "docker.io containerd runc"
 SIZE = "4G"
 
 # Documents and translations that no test reads.

@@ -29,7 +29,7 @@ CGROUP_WORDS = {
 class Machine:
     """How one machine is made up.
 
-    Units:   memory_mib in MiB; timeout_s in seconds, for the whole run
+    Units:   memory_mib in MiB; timeout_s in seconds, for the whole run; None for any time
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Machine:
         cgroup: str = "v2",
         cpus: int = 1,
         memory_mib: int = 2048,
-        timeout_s: int = 3600,
+        timeout_s: int | None = None,
     ) -> None:
         if quick and cgroup != "v2":
             raise MachineError("a quick machine has cgroup v2 only")

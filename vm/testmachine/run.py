@@ -28,7 +28,7 @@ def main() -> int:
     words.add_argument("--out", type=Path, metavar="DIR", help="where the artifacts go")
     words.add_argument("--cpus", type=int, default=min(2, os.cpu_count() or 1))
     words.add_argument("--memory", type=int, default=2048, metavar="MIB")
-    words.add_argument("--timeout", type=int, default=3600, metavar="S")
+    words.add_argument("--timeout", type=int, metavar="S", help="end the machine after this time; default: never")
     words.add_argument("command", nargs="+")
     chosen = words.parse_args()
     end_on_signals()
