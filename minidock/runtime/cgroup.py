@@ -63,15 +63,8 @@ def hierarchies() -> list[Hierarchy]:
         where = os.fsdecode(fields[4])
         if fields[3] != b"/" and fields[3].startswith(b"/.."):
             continue
-        words = (
-            []
-            if fstype == b"cgroup2"
-            else [
-                word
-                for word in os.fsdecode(options).split(",")
-                if word not in _V1_WORDS and "release_agent" not in word
-            ]
-        )
+        given = [] if fstype == b"cgroup2" else os.fsdecode(options).split(",")
+        words = [word for word in given if word not in _V1_WORDS and "release_agent" not in word]
         if where == "/sys/fs/cgroup" or where.startswith("/sys/fs/cgroup/"):
             found[where] = Hierarchy(where, ",".join(words), fstype == b"cgroup2", os.fsdecode(fields[3]))
     return list(found.values())
@@ -116,9 +109,8 @@ def _make_parent(path: str, above: str, is_cpuset: bool, trace: Trace | None) ->
 def _hand_down(path: str, trace: Trace | None) -> None:
     """Let the groups below one of v2 be measured; a controller that is refused is left out.
 
-    A group with processes of its own would take the threaded ones alone (cpu, pids), and from then on be the root of
-    threads: no process could be put below it any more.
-    Source: kernel Documentation/admin-guide/cgroup-v2.rst, "Threads"
+    A group with processes of its own would take the threaded ones alone (cpu, pids) and be a root of threads from then
+    on: no process can be put below that. Source: kernel Documentation/admin-guide/cgroup-v2.rst, "Threads"
     """
     try:
         offered, given = (_read(f"{path}/cgroup.{name}").split() for name in ("controllers", "subtree_control"))

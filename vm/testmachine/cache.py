@@ -65,6 +65,9 @@ def cached(name: str, make: Callable[[Path], None]) -> Path:
     with open(CACHE / f".{name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not place.is_dir():
+            # Of a maker that was killed.
+            for left in CACHE.glob(f"part-{name}-*"):
+                shutil.rmtree(left, ignore_errors=True)
             part = Path(tempfile.mkdtemp(prefix=f"part-{name}-", dir=CACHE))
             part.chmod(0o755)
             try:

@@ -104,6 +104,9 @@ def _bootstrap(tree: Path, packages: Path, docker: bool, mode: str) -> None:
     words = [f"--mode={mode}", "--variant=minbase", f"--include={','.join(included.split())}"]
     words += [f"--dpkgopt=path-exclude={pattern}" for pattern in LEFT_OUT]
     words += ["--aptopt=Apt::Install-Recommends false", "--aptopt=Acquire::Retries 3"]
+    if mode == "unshare":
+        # mmdebstrap binds the host's, which the kernel refuses to a user where anything is mounted below it.
+        words += ["--setup-hook=mount -t tmpfs -o mode=1777 tmpfs /dev/shm"]
     guest = " ".join(str(path) for path in _guest_files())
     words += [
         '--customize-hook=mkdir -p "$1/usr/lib/minidock-vm"',
