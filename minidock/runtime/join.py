@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from minidock.runtime.usermap import UserMap
     from minidock.trace import Trace
 
-__all__ = ("ExecSpec", "exec_process")
+__all__ = ("ExecPreparation", "ExecSpec", "exec_process")
 
 _JOINED = CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET | CLONE_NEWCGROUP
 _ESRCH = 3
@@ -52,17 +52,34 @@ def _has_ended(pidfd: int) -> bool:
     return bool(poll.poll(0))
 
 
-def _payload(spec: ExecSpec) -> Payload:
-    return Payload(
-        spec.argv,
-        environment(spec.env, hostname=spec.hostname, tty=spec.tty),
-        spec.cwd,
-        capabilities=allowed_capabilities(spec.cap_add, spec.cap_drop, privileged=spec.privileged),
-        keyring="_ses",
-        no_new_privileges=spec.no_new_privileges,
-        seccomp_filter=spec.seccomp_filter,
-        init=False,
-    )
+class ExecPreparation:
+    """What of an exec needs no more than what is known of the container, and opens nothing.
+
+    A forked process copies each page that it touches, so this is made before there is one.
+
+    Shape:  group: in which the container's process is; user_map: of its user namespace, None without one
+    Raises: ContainerNotRunning, UsageError
+    """
+
+    __slots__ = ("group", "payload", "user_map")
+
+    def __init__(self, pid: int, pidfd: int, spec: ExecSpec) -> None:
+        if not spec.argv:
+            raise UsageError("no command specified")
+        self.group = Cgroup.of_process(pid)
+        if _has_ended(pidfd):
+            raise ContainerNotRunning(f"the container's process {pid} is not running")
+        self.user_map = _user_map(spec, pid, pidfd)
+        self.payload = Payload(
+            spec.argv,
+            environment(spec.env, hostname=spec.hostname, tty=spec.tty),
+            spec.cwd,
+            capabilities=allowed_capabilities(spec.cap_add, spec.cap_drop, privileged=spec.privileged),
+            keyring="_ses",
+            no_new_privileges=spec.no_new_privileges,
+            seccomp_filter=spec.seccomp_filter,
+            init=False,
+        )
 
 
 def _user_map(spec: ExecSpec, pid: int, pidfd: int) -> UserMap | None:
@@ -86,23 +103,19 @@ def exec_process(
     stdout_fd: int,
     stderr_fd: int,
     trace: Trace | None = None,
+    prepared: ExecPreparation | None = None,
 ) -> Launched:
     """Start a process in the container whose first process is pid; it ends with this process.
 
-    Shape:   pidfd names pid; the caller has one thread; the descriptors as in launch
+    Shape:   pidfd names pid; the caller has one thread; the descriptors as in launch; prepared: what may be at hand
     Returns: Launched, a child of the caller, once the program runs
     Raises:  ContainerNotRunning; CommandError 126 or 127; SyscallError
     """
-    if not spec.argv:
-        raise UsageError("no command specified")
-    group = Cgroup.of_process(pid)
-    if _has_ended(pidfd):
-        raise ContainerNotRunning(f"the container's process {pid} is not running")
-    payload = _payload(spec)
+    prepared = prepared or ExecPreparation(pid, pidfd, spec)
+    group, payload, user_map = prepared.group, prepared.payload, prepared.user_map
     if trace:
         trace("clone", f"nsenter --target {pid} --mount --uts --ipc --net --cgroup --pid")
         trace("exec", " ".join(spec.argv))
-    user_map = _user_map(spec, pid, pidfd)
     if spec.tty:
         # Now, since once inside the child finds no module any more.
         from minidock.runtime.devices import open_terminal

@@ -6,7 +6,7 @@ import os
 
 from minidock.errors import CommandError, Conflict, ContainerNotRunning, UsageError
 from minidock.runtime.attach import open_process, refuse_foreign
-from minidock.runtime.join import exec_process
+from minidock.runtime.join import ExecPreparation, exec_process
 from minidock.runtime.monitor import Job
 from minidock.runtime.prepare import exec_spec
 from minidock.runtime.session import Session
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class _ExecJob(Job):
     """The new process; nothing of it is recorded."""
 
-    __slots__ = ("pid", "pidfd", "root", "spec")
+    __slots__ = ("pid", "pidfd", "prepared", "root", "spec")
 
     def __init__(self, root: DataRoot, pid: int, pidfd: int, spec: ExecSpec) -> None:
         super().__init__(spec.tty)
@@ -32,6 +32,7 @@ class _ExecJob(Job):
         self.pid = pid
         self.pidfd = pidfd
         self.spec = spec
+        self.prepared = ExecPreparation(pid, pidfd, spec)
 
     def descriptors(self) -> list[int]:
         """The container's first process."""
@@ -51,6 +52,7 @@ class _ExecJob(Job):
             stdout_fd=stdout_fd,
             stderr_fd=stderr_fd,
             trace=self.root.trace,
+            prepared=self.prepared,
         )
 
 

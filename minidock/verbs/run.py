@@ -41,13 +41,14 @@ def run(
     detach_keys: str = "",
     warn: Callable[[str], None] | None = None,
     created: Callable[[str], None] | None = None,
+    last: bool = False,
 ) -> RunResult:
     """Run a command in a new container, with its output on these descriptors.
 
     Shape:   with options.interactive stdin_fd is the command's input; with options.tty it gets a terminal of its own;
              with options.streams only those of the three are attached; sig_proxy passes signals on; detach_keys as in
              attach; warn is called with each warning before the command starts, and so is created with the container's
-             ID where it is run detached or no output is attached
+             ID where it is run detached or no output is attached; last: as in exec_
     Raises:  NoSuchImage, NameInUse, UsageError; CommandError 126 or 127 when the command cannot be run, and then
              the container stays as created, unless options.rm
     """
@@ -79,6 +80,7 @@ def run(
             fds=(stdin_fd, *outputs),
             keys=keys,
             sig_proxy=sig_proxy,
+            last=last,
         )
     except BaseException as error:
         if options.rm:

@@ -33,12 +33,13 @@ def start(
     sig_proxy: bool = True,
     detach_keys: str = "",
     warn: Callable[[str], None] | None = None,
+    last: bool = False,
 ) -> int | None:
     """Start a container; one that runs already is left alone.
 
     Shape:   attach waits for its end with its output on these descriptors, also when it runs already; interactive
              gives it the input too; sig_proxy passes signals on; detach_keys as in attach; warn is called with each
-             warning before the command starts
+             warning before the command starts; last: as in exec_
     Returns: the exit code when attached (None after the detach keys), else None
     Raises:  NoSuchContainer, UsageError; CommandError 126 or 127 when the command cannot be run
     """
@@ -53,7 +54,9 @@ def start(
         return _join(root, found, fds, interactive, keys, sig_proxy=sig_proxy) if attach else None
     if warn is not None and (names := not_applied(found)):
         warn(f"container {found.name} has settings that minidock keeps but does not apply: {', '.join(names)}")
-    code = start_container(found, attach=attach, interactive=interactive, fds=fds, keys=keys, sig_proxy=sig_proxy)
+    code = start_container(
+        found, attach=attach, interactive=interactive, fds=fds, keys=keys, sig_proxy=sig_proxy, last=last
+    )
     if code is ALREADY_RUNNING:
         found.reload()
         return _join(root, found, fds, interactive, keys, sig_proxy=sig_proxy) if attach else None
@@ -81,6 +84,7 @@ def start_container(
     fds: tuple[int, int, int],
     keys: bytes = b"",
     sig_proxy: bool = True,
+    last: bool = False,
 ) -> int | None:
     """Start this container; see start.
 
@@ -116,6 +120,7 @@ def start_container(
             sig_proxy=sig_proxy,
             detach_keys=keys,
             after_fork=let_go,
+            last=last,
         )
         try:
             return session.run()

@@ -37,5 +37,6 @@ def handle(options: dict[str, Any]) -> int:
             warn=warn,
             # docker prints the ID before it starts the container, so it is there when the start fails as well
             created=write_line,
+            last=True,
         )
     return result.exit_code or 0

@@ -23,12 +23,12 @@ def handle(options: dict[str, Any]) -> int:
     with open_root(options) as root:
         if attach:
             wants = {"interactive": options["interactive"], "detach_keys": options["detach_keys"] or ""}
-            return start(root, names[0], attach=True, warn=warn, **wants) or 0
+            return start(root, names[0], attach=True, warn=warn, last=True, **wants) or 0
         failed: list[str] = []
 
         def start_one(name: str) -> None:
             failed.append(name)
-            start(root, name, warn=warn)
+            start(root, name, warn=warn, last=len(names) == 1)
             failed.pop()
             write_line(name)
 
