@@ -106,6 +106,14 @@ class Conflict(MinidockError):
 class NameInUse(Conflict):
     """Another container has this name."""
 
+    @classmethod
+    def of(cls, name: str, container_id: str, before: str = "") -> NameInUse:
+        """The error in docker's words, with some before them."""
+        return cls(
+            f'{before}Conflict. The container name "/{name}" is already in use by container "{container_id}". You have '
+            "to remove (or rename) that container to be able to reuse that name."
+        )
+
 
 class ContainerRunning(Conflict):
     """The operation needs a stopped container."""

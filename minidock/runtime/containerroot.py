@@ -17,8 +17,9 @@ from minidock.linux.mount import MS_PRIVATE, MS_REC, clone_tree, mount, shell_wo
 from minidock.linux.namespaces import CLONE_NEWNS, unshare
 from minidock.linux.process import pidfd_open
 from minidock.runtime.attach import refuse_foreign
+from minidock.runtime.containermounts import mounts_of
 from minidock.runtime.operation import Setup
-from minidock.runtime.prepare import mounts_of, overlay_marks
+from minidock.runtime.prepare import overlay_marks
 from minidock.runtime.rootfs import BindInto, MountOverlay
 from minidock.runtime.settle import SettledLock
 from minidock.store.overlay2 import OverlayMount, read_link

@@ -75,7 +75,7 @@ def wait_restarted(container: Container, monitor_fd: int) -> None:
 
 
 def _wait_while(container: Container, monitor_fd: int, goes_on: Callable[[], bool]) -> None:
-    from minidock.runtime.logs import CHANGES, Growth
+    from minidock.runtime.growth import CHANGES, Growth
 
     try:
         watch = Growth(container.path, monitor_fd, CHANGES)
@@ -99,7 +99,7 @@ def end_restarts(container: Container) -> None:
     """
     import _signal  # type: ignore[import-not-found]
 
-    from minidock.runtime.logs import CHANGES, Growth
+    from minidock.runtime.growth import CHANGES, Growth
     from minidock.runtime.signals import WAKE
 
     while container.state.is_restarting():

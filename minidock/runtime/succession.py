@@ -29,6 +29,7 @@ from minidock.runtime.containerjob import ContainerJob
 from minidock.runtime.logs import StreamLog
 from minidock.runtime.monitor import Job, Launched, Monitor, Streams
 from minidock.runtime.signals import WAKE
+from minidock.store import overlay2
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ from minidock.runtime.succession import main
 main(estate)
 """
 _HERE = __name__.partition(".")[0]
+# Loaded when a container with --rm is removed, by when an upgrade may have replaced its file.
+_USED_LATE = overlay2
 # What the new program loads, which it is given: an upgrade may be replacing the files at this moment.
 MODULES = tuple(
     f"{_HERE}.{name}" if name else _HERE

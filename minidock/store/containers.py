@@ -24,7 +24,6 @@ from minidock.errors import (
 from minidock.formats.containerconfig import ContainerConfig, encode_record, state_document
 from minidock.formats.gojson import encode_json
 from minidock.ids import ContainerID, is_hex64
-from minidock.store import overlay2
 from minidock.store.containerstate import (
     KEEP,
     STATE_FILE,
@@ -120,13 +119,17 @@ class Container:
     def layer(self) -> RWLayer:
         """The rw layer; raises StoreCorrupt or NoSuchContainer when its record is damaged or missing."""
         if self._layer is None:
-            self._layer = overlay2.read_rw(self.root, self.id)
+            from minidock.store.overlay2 import read_rw
+
+            self._layer = read_rw(self.root, self.id)
         return self._layer
 
     def sound_layer(self) -> RWLayer:
         """The rw layer, once all that it stands on was looked at; raises StoreCorrupt, NoSuchLayer, NoSuchContainer."""
         if not self._is_sound:
-            overlay2.check_rw(self.root, self.layer)
+            from minidock.store.overlay2 import check_rw
+
+            check_rw(self.root, self.layer)
             self._is_sound = True
         return self.layer
 
@@ -388,6 +391,8 @@ class ContainerStore:
         Shape:   config holds the ID and, unless choose_name is given, the name; choose_name gets the taken names
         Raises:  NameInUse; StoreError
         """
+        from minidock.store.overlay2 import create_rw
+
         root = self.root
         document = config.document
         container_id = ContainerID.parse(document["ID"])
@@ -402,8 +407,8 @@ class ContainerStore:
             if choose_name is not None:
                 document["Name"] = "/" + choose_name(set(names))
             elif config.name in names:
-                raise name_in_use(config.name, names[config.name])
-            layer = overlay2.create_rw(root, stage, container_id, chain_id)
+                raise NameInUse.of(config.name, names[config.name])
+            layer = create_rw(root, stage, container_id, chain_id)
             warnings = fill_init(root.overlay_path, layer.image_lowers, layer.init_diff)
             self._write_records(container_id, config, auto_remove=auto_remove)
         container = Container(root, container_id, document)
@@ -434,16 +439,10 @@ class ContainerStore:
 
         Raises: Conflict when something is still mounted below its directories
         """
+        from minidock.store.overlay2 import remove_rw
+
         root = self.root
         # In this order, the content is deleted when the lock is free again.
         with root.stage() as stage, root.lock():
-            overlay2.remove_rw(root, stage, container.id)
+            remove_rw(root, stage, container.id)
             stage.remove_tree(container.path, is_checked=True)
-
-
-def name_in_use(name: str, container_id: str) -> NameInUse:
-    """Docker's words for a name that another container has."""
-    return NameInUse(
-        f'Conflict. The container name "/{name}" is already in use by container "{container_id}". You have to remove '
-        "(or rename) that container to be able to reuse that name."
-    )

@@ -13,8 +13,8 @@ from minidock.formats.mountpoint import volume_point_document
 from minidock.formats.mountspec import VolumeRequest, clean_path
 from minidock.ids import random_hex64
 from minidock.linux.paths import open_in_root
+from minidock.runtime.containermounts import volume_mount
 from minidock.runtime.merged import open_layers
-from minidock.runtime.prepare import volume_mount
 from minidock.store.overlay2 import read_link
 from minidock.store.treecopy import copy_tree
 

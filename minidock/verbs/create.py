@@ -8,14 +8,6 @@ import time
 
 from minidock.errors import CommandError, InvalidReference, NoSuchImage, UsageError
 from minidock.formats.containerconfig import ContainerConfig, container_document, endpoint_document, host_document
-from minidock.formats.mountspec import (
-    BindRequest,
-    VolumeRequest,
-    clean_path,
-    parse_mount,
-    parse_tmpfs,
-    parse_volume,
-)
 from minidock.formats.runconfig import order_run_config
 from minidock.ids import ContainerID, random_hex64
 from minidock.verbs.options import (
@@ -32,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any, TextIO
 
+    from minidock.formats.mountspec import VolumeRequest
     from minidock.formats.runconfig import RunConfig
     from minidock.store.containers import Container
     from minidock.store.imagedb import Image
@@ -55,15 +48,12 @@ class _Mounts:
         self.tmpfs: dict[str, str] = {}
         self.volumes: dict[str, tuple[VolumeRequest, bool]] = {}
         self.plain: list[str] = []
-        if options.volumes or options.mounts:
+        if options.volumes or options.mounts or options.tmpfs:
             self._read(options)
-        for text in options.tmpfs:
-            tmpfs = parse_tmpfs(text)
-            self._claim(tmpfs.target)
-            self.tmpfs[tmpfs.target] = tmpfs.options
 
     def _read(self, options: CreateOptions) -> None:
         from minidock.formats.mountpoint import mount_point_document
+        from minidock.formats.mountspec import BindRequest, VolumeRequest, parse_mount, parse_tmpfs, parse_volume
 
         for text in options.volumes:
             bind = parse_volume(text)
@@ -92,6 +82,10 @@ class _Mounts:
                 self.volumes[request.target] = request, True
             else:
                 self.tmpfs[request.target] = request.options
+        for text in options.tmpfs:
+            tmpfs = parse_tmpfs(text)
+            self._claim(tmpfs.target)
+            self.tmpfs[tmpfs.target] = tmpfs.options
 
     def _claim(self, target: str) -> None:
         if target in self.points or target in self.tmpfs or target in self.volumes:
@@ -263,9 +257,7 @@ def _run_document(
         cmd = None
     if command:
         cmd = list(command)
-    workdir = options.workdir
-    if workdir and not workdir.startswith("/"):
-        raise UsageError(f"the working directory '{workdir}' is invalid, it needs to be an absolute path")
+    workdir = _directory(options.workdir) if options.workdir else image.workdir
     labels = {**image.labels, **read_labels(options.labels, options.label_file)}
     document.update(
         {
@@ -280,7 +272,7 @@ def _run_document(
             "Env": merge_env(image.env, read_env(options.env, options.env_file)),
             "Cmd": cmd,
             "Image": name,
-            "WorkingDir": clean_path(workdir) if workdir else image.workdir,
+            "WorkingDir": workdir,
             "Entrypoint": entrypoint,
             "Labels": labels,
             "StopSignal": options.stop_signal or image.stop_signal,
@@ -302,6 +294,14 @@ def _run_document(
 
         parse_signal(options.stop_signal)
     return order_run_config(document)
+
+
+def _directory(text: str) -> str:
+    from minidock.formats.mountspec import clean_path
+
+    if not text.startswith("/"):
+        raise UsageError(f"the working directory '{text}' is invalid, it needs to be an absolute path")
+    return clean_path(text)
 
 
 def _host_document(options: CreateOptions, mounts: _Mounts, network: str, isolated: dict[str, Any]) -> dict[str, Any]:

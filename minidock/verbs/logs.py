@@ -6,13 +6,14 @@ import os
 
 from minidock.errors import MinidockError, UsageError
 from minidock.runtime.attach import open_process
-from minidock.runtime.logs import CHANGES, GROWS, Growth, count_records, newer_log, read_records, tail_offset
+from minidock.runtime.logreading import count_records, newer_log, read_records, tail_offset
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
+    from minidock.runtime.growth import Growth
     from minidock.store.containers import Container
     from minidock.store.root import DataRoot
 
@@ -57,7 +58,11 @@ def _records(
     path: str, pidfd: int, tail: int | None, since: int | None, until: int | None, *, details: bool, join: bool
 ) -> Iterator[tuple[str, int, bytes]]:
     # The directory and not the file: a log that is rotated goes on in another file of that name.
-    growth = Growth(os.path.dirname(path), pidfd, GROWS | CHANGES) if pidfd >= 0 else None
+    growth = None
+    if pidfd >= 0:
+        from minidock.runtime import growth as growing
+
+        growth = growing.Growth(os.path.dirname(path), pidfd, growing.GROWS | growing.CHANGES)
     name, offset = _beginning(path, tail)
     try:
         while name is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from minidock.errors import NameInUse, UsageError
-from minidock.store.containers import name_in_use
 from minidock.verbs.options import check_name
 
 TYPE_CHECKING = False
@@ -32,7 +31,7 @@ def rename(root: DataRoot, container: str, new_name: str) -> None:
         old_name = found.name
         owner = root.containers.names().get(name)
         if owner is not None:
-            raise NameInUse(f"Error when allocating new name: {name_in_use(name, owner).message}")
+            raise NameInUse.of(name, owner, before="Error when allocating new name: ")
 
         def set_name(document: dict[str, Any]) -> None:
             document["Name"] = "/" + name

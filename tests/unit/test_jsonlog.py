@@ -9,17 +9,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidock.runtime.logs import (
-    PIECE_BYTES,
-    LogFile,
-    LogRecord,
-    StreamLog,
-    join_records,
-    parse_record,
-    parse_records,
-    read_records,
-    tail_offset,
-)
+from minidock.runtime.logreading import LogRecord, join_records, parse_record, parse_records, read_records, tail_offset
+from minidock.runtime.logs import PIECE_BYTES, LogFile, StreamLog
 from minidock.runtime.tty import DetachKeys
 
 MOMENT = 1_795_468_895_122_090_752
