@@ -233,24 +233,27 @@ def refuse_mounted(path: str) -> None:
 
 
 def _delete_directory(parent_fd: int, name: str, depth: int, top_fd: int, queue: list[str]) -> None:
-    try:
-        # Most are empty; why another one cannot be removed shows when it is looked at.
-        os.rmdir(name, dir_fd=parent_fd)
-        return
-    except OSError:
-        pass
     # Imported here: listing needs none of it.
     from minidock.linux.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, open_in_root
 
-    resolve = RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH
-    handle = open_in_root(parent_fd, os.fsencode(name), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, resolve=resolve)
+    handle, found = -1, True
     try:
-        # POSIX leaves open what a listing shows while entries go; a second look finds what the first missed.
-        while _delete_entries(handle, depth, top_fd, queue):
-            continue
+        while True:
+            try:
+                # Most are empty; why another one cannot be removed shows when it is looked at.
+                os.rmdir(name, dir_fd=parent_fd)
+                return
+            except OSError:
+                if not found:
+                    raise
+            if handle < 0:
+                resolve = RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH
+                handle = open_in_root(parent_fd, os.fsencode(name), os.O_DIRECTORY | os.O_NOFOLLOW, resolve=resolve)
+            # POSIX leaves open what a listing shows while entries go; a second look finds what the first missed.
+            found = _delete_entries(handle, depth, top_fd, queue)
     finally:
-        os.close(handle)
-    os.rmdir(name, dir_fd=parent_fd)
+        if handle >= 0:
+            os.close(handle)
 
 
 def _delete_entries(handle: int, depth: int, top_fd: int, queue: list[str]) -> bool:
@@ -398,10 +401,7 @@ class Stage:
             for name in os.listdir(self.path):
                 if name.startswith(MARKERS):
                     os.unlink(f"{self.path}/{name}")
-            try:
-                os.rmdir(self.path)
-            except OSError:
-                discard(self.root, self.path)
+            discard(self.root, self.path)
 
     def new_path(self, word: str) -> str:
         """A path in the stage that nothing uses yet, and that no marker is named like."""
