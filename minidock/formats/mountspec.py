@@ -105,13 +105,17 @@ class VolumeRequest:
 
 
 class TmpfsRequest:
-    """A tmpfs in the container; options are mount(8)'s, comma separated."""
+    """A tmpfs in the container.
 
-    __slots__ = ("options", "target")
+    Shape: options are mount(8)'s, comma separated; spec: what --mount asked for, as hostconfig.json's Mounts have it
+    """
 
-    def __init__(self, target: str, options: str) -> None:
+    __slots__ = ("options", "spec", "target")
+
+    def __init__(self, target: str, options: str, spec: dict[str, Any] | None = None) -> None:
         self.target = target
         self.options = options
+        self.spec = spec or {}
 
 
 def clean_path(path: str) -> str:
@@ -176,11 +180,13 @@ def parse_volume(text: str) -> BindRequest | VolumeRequest:
     read_only, propagation, copies = _read_mode(mode)
     if not source.startswith("/"):
         if propagation:
-            raise UsageError(f"invalid mode: {mode}")
+            raise UsageError(f"{prefix}field BindOptions must not be specified")
         target = _target(target, prefix)
         check_volume_name(source)
         return VolumeRequest(source, target, read_only=read_only, copies=copies, mode_text=mode)
     prefix = prefix.replace('"volume"', '"bind"')
+    if not copies:
+        raise UsageError(f"{prefix}field VolumeOptions must not be specified")
     return BindRequest(
         clean_path(source),
         _target(target, prefix),
@@ -388,18 +394,24 @@ def _tmpfs_mount(values: dict[str, str], read_only: bool, prefix: str) -> TmpfsR
     _only(values, "tmpfs")
     if values.get("source"):
         raise UsageError(f"{prefix}field Source must not be specified")
-    words: list[str] = ["ro"] if read_only else []
-    if "tmpfs-mode" in values:
-        try:
-            words.append(f"mode={int(values['tmpfs-mode'], 8):o}")
-        except ValueError:
-            raise InvalidOption(f"invalid value for tmpfs-mode: {values['tmpfs-mode']}") from None
+    options: dict[str, int] = {}
     if "tmpfs-size" in values:
         try:
-            words.append(f"size={parse_size(values['tmpfs-size'])}")
+            options["SizeBytes"] = parse_size(values["tmpfs-size"])
         except UsageError:
             raise InvalidOption(f"invalid value for tmpfs-size: {values['tmpfs-size']}") from None
-    return TmpfsRequest(_target(values["target"], prefix), ",".join(words))
+    if "tmpfs-mode" in values:
+        try:
+            options["Mode"] = int(values["tmpfs-mode"], 8)
+        except ValueError:
+            raise InvalidOption(f"invalid value for tmpfs-mode: {values['tmpfs-mode']}") from None
+    target = _target(values["target"], prefix)
+    spec: dict[str, Any] = {"Type": "tmpfs", "Target": target}
+    if read_only:
+        spec["ReadOnly"] = True
+    if options:
+        spec["TmpfsOptions"] = options
+    return TmpfsRequest(target, "", spec)
 
 
 _TMPFS_FLAGS = frozenset(

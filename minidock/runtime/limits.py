@@ -14,9 +14,10 @@ Process Constraint"; systemd docs/CGROUP_DELEGATION.md
 
 from __future__ import annotations
 
+import errno
 import os
 
-from minidock.errors import MinidockError
+from minidock.errors import CommandError, MinidockError
 from minidock.runtime.spec import LIMIT_FIELDS
 
 TYPE_CHECKING = False
@@ -159,7 +160,9 @@ def device_number(path: str) -> str:
     try:
         device = os.stat(path).st_rdev
     except OSError as error:
-        raise MinidockError(f"stat {path}: {(error.strerror or '').lower()}") from None
+        # As docker's client ends where something is not there.
+        code = 127 if error.errno == errno.ENOENT else 125
+        raise CommandError(f"stat {path}: {(error.strerror or '').lower()}", exit_code=code) from None
     return f"{os.major(device)}:{os.minor(device)}"
 
 
@@ -169,6 +172,8 @@ def apply_limits(group: Cgroup, limits: dict[str, Any], trace: Trace | None = No
         path = group.path_of(controller)
         if path is not None:
             _write(_existing(path, name), value, trace)
+            if name == "cpu.shares":
+                _check_shares(f"{path}/{name}", int(value))
     v2 = group.v2_path
     for controller, name, value in v2_files(limits, device_number):
         if group.path_of("blkio" if controller == "io" else controller) is None:
@@ -178,6 +183,14 @@ def apply_limits(group: Cgroup, limits: dict[str, Any], trace: Trace | None = No
             raise MinidockError(
                 f"{what} is not possible on this host: it needs the {controller} controller of cgroup v1"
             )
+
+
+def _check_shares(path: str, asked: int) -> None:
+    """The kernel takes what is out of its bounds for the nearest that is not. Source: runc, fs/cpu.go"""
+    given = int(_read(path))
+    if given != asked:
+        bound = "minimum" if given > asked else "maximum"
+        raise MinidockError(f"the {bound} allowed cpu-shares is {given}")
 
 
 def _memory_in_order(group: Cgroup, files: list[File]) -> list[File]:

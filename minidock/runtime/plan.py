@@ -191,13 +191,17 @@ def build_plan(
     if spec.isolation is not None:
         plan += spec.isolation.sysctl_operations()
     if not spec.privileged:
-        plan += [ReadOnlyPath(path) for path in READ_ONLY]
-        plan += [MaskPath(path) for path in MASKED]
+        plan += [ReadOnlyPath(path) for path in _paths(spec.readonly_paths, READ_ONLY)]
+        plan += [MaskPath(path) for path in _paths(spec.masked_paths, MASKED)]
     if spec.cwd != "/" and any(_is_below(spec.cwd, target) for target in taken):
         plan.append(MakeWorkdir(spec.cwd))
     if spec.read_only:
         plan.append(ReadOnlyRoot())
     return plan
+
+
+def _paths(asked: Sequence[str] | None, usual: Sequence[bytes]) -> Sequence[bytes]:
+    return usual if asked is None else [os.fsencode(_clean(path)) for path in asked]
 
 
 def _clean(path: str) -> str:
@@ -242,7 +246,9 @@ def _holds(mounts: Sequence[BindMount | TmpfsMount], remapped: Remapped | None, 
                 plan.append(HoldVolume(each, _clean(each.target)))
             else:
                 source, target = each.source, _clean(each.target)
-                plan.append(HoldSource(source, target, recursive=each.recursive, keeps_propagation=keep))
+                plan.append(
+                    HoldSource(source, target, recursive=each.recursive, keeps=each.propagation if keep else "")
+                )
             if remapped is not None and each.is_own:
                 from minidock.runtime.remapped import MapHeld
 

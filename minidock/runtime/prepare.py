@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 
 from minidock.errors import UsageError
+from minidock.formats.containerconfig import MASKED_PATHS, READONLY_PATHS
 from minidock.linux.capabilities import container_set
 from minidock.runtime.seccomp import filter_program
 from minidock.runtime.spec import LIMIT_FIELDS, BindMount, ContainerSpec, ExecSpec, TmpfsMount
@@ -81,9 +82,19 @@ def container_spec(container: Container) -> ContainerSpec:
         cgroup_parent=config.host_text("CgroupParent"),
         shares_cgroup_namespace=config.host_text("CgroupnsMode") == "host",
         limits=_limits(config.host),
+        masked_paths=_system_paths(config, "MaskedPaths", MASKED_PATHS),
+        readonly_paths=_system_paths(config, "ReadonlyPaths", READONLY_PATHS),
         isolation=_isolation(_with_domain(config), container.name, container.root.containers),
         **_confinement(container),
     )
+
+
+def _system_paths(config: ContainerConfig, field: str, usual: Sequence[str]) -> list[str] | None:
+    """Those of a container that has others than the usual ones; None is docker's word for these, too."""
+    if config.host.get(field) is None:
+        return None
+    paths = config.host_texts(field)
+    return None if paths == list(usual) else paths
 
 
 def overlay_marks(container: Container) -> str:

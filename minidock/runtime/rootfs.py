@@ -78,21 +78,27 @@ class MakePrivate(Operation):
 class HoldSource(Operation):
     """Keep a detached copy of a host mount until its target exists.
 
-    Shape: a source whose propagation is kept is held before MakePrivate, all others after it
+    Shape: keeps: slave, shared or one of these with an r; such a source is held before MakePrivate, all others after it
     """
 
-    __slots__ = ("keeps_propagation", "recursive", "source", "target")
+    __slots__ = ("keeps", "recursive", "source", "target")
 
-    def __init__(self, source: str, target: str, *, recursive: bool, keeps_propagation: bool) -> None:
-        self.keeps_propagation = keeps_propagation
+    def __init__(self, source: str, target: str, *, recursive: bool, keeps: str) -> None:
+        self.keeps = keeps
         self.source = source
         self.target = os.fsencode(target)
         self.recursive = recursive
 
     def describe(self) -> str:
         flags = f"OPEN_TREE_CLONE{'|AT_RECURSIVE' if self.recursive else ''}"
-        cut = ", before its propagation is cut, which a shell cannot" if self.keeps_propagation else ""
+        cut = ", before its propagation is cut, which a shell cannot" if self.keeps else ""
         return f"# open_tree({shell_word(self.source)}, {flags}) for {shell_word(os.fsdecode(self.target))}{cut}"
+
+    def prepare(self) -> None:
+        if self.keeps:
+            from minidock.runtime.propagation import check_propagation
+
+            check_propagation(self.source, self.keeps)
 
     def execute(self, setup: Setup) -> None:
         setup.held[self.target] = clone_tree(os.fsencode(self.source), recursive=self.recursive)

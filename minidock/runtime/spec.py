@@ -69,7 +69,8 @@ class ContainerSpec:
             overlay_path; etc_files: path in the container -> file on the host; env: image's and caller's entries,
             PATH, HOSTNAME, TERM and HOME are added as docker does; network: "none", "host" or another word;
             marks: of its upper directory, see upper.marks_in; places: those on its networks, None for "none" and
-            "host"; apparmor: a profile's name, empty for none; limits: fields of hostconfig.json, see runtime.limits
+            "host"; apparmor: a profile's name, empty for none; limits: fields of hostconfig.json, see runtime.limits;
+            masked_paths, readonly_paths: of /proc and /sys, None for docker's own
     Units:  shm_size_bytes
     """
 
@@ -92,12 +93,14 @@ class ContainerSpec:
         "limits",
         "lowers",
         "marks",
+        "masked_paths",
         "mount_id",
         "network",
         "no_new_privileges",
         "overlay_path",
         "privileged",
         "read_only",
+        "readonly_paths",
         "seccomp_filter",
         "shares_cgroup_namespace",
         "shm_size_bytes",
@@ -138,7 +141,11 @@ class ContainerSpec:
         apparmor: str = "",
         isolation: Isolation | None = None,
         limits: Mapping[str, Any] | None = None,
+        masked_paths: Sequence[str] | None = None,
+        readonly_paths: Sequence[str] | None = None,
     ) -> None:
+        self.masked_paths = masked_paths
+        self.readonly_paths = readonly_paths
         self.limits = dict(limits or {})
         self.container_id = container_id
         self.overlay_path = overlay_path

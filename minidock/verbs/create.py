@@ -52,7 +52,7 @@ class _Mounts:
             self._read(options)
 
     def _read(self, options: CreateOptions) -> None:
-        from minidock.formats.mountpoint import mount_point_document
+        from minidock.formats.mountpoint import mount_point_document, tmpfs_point_document
         from minidock.formats.mountspec import BindRequest, VolumeRequest, parse_mount, parse_tmpfs, parse_volume
 
         for text in options.volumes:
@@ -81,7 +81,8 @@ class _Mounts:
                 self.mounts.append(request.spec_document())
                 self.volumes[request.target] = request, True
             else:
-                self.tmpfs[request.target] = request.options
+                self.mounts.append(request.spec)
+                self.points[request.target] = tmpfs_point_document(request)
         for text in options.tmpfs:
             tmpfs = parse_tmpfs(text)
             self._claim(tmpfs.target)

@@ -32,10 +32,17 @@ def host_fields(
     if options := words.get("security_opt"):
         from minidock.runtime.securityopt import read_security_options
 
-        fields["SecurityOpt"] = read_security_options(options) + (["label=disable"] if privileged else [])
+        kept = [word for word in options if word != "systempaths=unconfined"]
+        if len(kept) < len(options) and not privileged:
+            fields["MaskedPaths"], fields["ReadonlyPaths"] = [], []
+        if kept or not privileged:
+            fields["SecurityOpt"] = read_security_options(kept) + (["label=disable"] if privileged else [])
     for option, field in (("pid", "PidMode"), ("ipc", "IpcMode"), ("uts", "UTSMode")):
         if mode := words.get(option):
             fields[field] = _namespace(option, mode, containers)
+    if "host" in (fields.get("PidMode"), fields.get("IpcMode")) and not privileged and not _is_labelled(fields):
+        # As the engine has it of itself. Source: moby daemon/create.go, generateSecurityOpt
+        fields["SecurityOpt"] = [*fields.get("SecurityOpt", ()), "label=disable"]
     if fields.get("UTSMode") and hostname:
         raise UsageError("conflicting options: hostname and the UTS mode")
     if mode := words.get("userns"):
@@ -53,6 +60,10 @@ def host_fields(
     if devices := words.get("device"):
         fields["Devices"] = [_device(each) for each in devices]
     return fields
+
+
+def _is_labelled(fields: Mapping[str, Any]) -> bool:
+    return any(word.startswith("label") for word in fields.get("SecurityOpt", ()))
 
 
 def limit_warnings(limits: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -14,6 +14,8 @@ import pytest
 from tests import builders
 from tests.builders import directory, layer_tar, symlink, tar_member
 from tests.integration.launching import Bundle
+from tests.integration.tool import Tool, command
+from tests.patience import patience
 
 
 @pytest.fixture
@@ -283,3 +285,38 @@ def test_c9_a_data_root_with_the_mount_options_own_letters(scratch: Path, busybo
     bundle = Bundle(scratch / "a:b,c\\d" / "overlay2", busybox_layer).fill_init()
     assert bundle.shell("echo fine > /file; cat /file") == "fine\n"
     assert (bundle.upper / "file").read_text() == "fine\n"
+
+
+@pytest.mark.parametrize(
+    ("propagation", "kind", "message"),
+    [
+        ("shared", "private", "but it is not a shared mount"),
+        ("rshared", "slave", "but it is not a shared mount"),
+        ("rslave", "private", "but it is not a shared or slave mount"),
+        ("slave", "slave", ""),
+        ("rshared", "shared", ""),
+    ],
+)
+def test_c7_a_propagation_that_the_host_cannot_give_is_an_error(
+    propagation: str, kind: str, message: str, tool: Tool, scratch: Path
+) -> None:
+    host = scratch / "host"
+    (host / "below").mkdir(parents=True)
+    words = command("run", "--rm", "--network", "none", "-v", f"{host}/below:/x:{propagation}", "busybox:test", "true")
+    script = f"""
+        mount --bind {host} {host}; mount --make-private {host}
+        [ {kind} = private ] || mount --make-shared {host}
+        if [ {kind} = slave ]; then exec unshare -m --propagation slave "$@"; fi
+        exec "$@"
+    """
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", script, "sh", *words],
+        capture_output=True,
+        text=True,
+        timeout=patience(60),
+        env=tool.environment,
+    )
+    if message:
+        assert (done.returncode, done.stderr) == (125, f"minidock: path {host}/below is mounted on {host} {message}\n")
+    else:
+        assert (done.returncode, done.stderr) == (0, "")

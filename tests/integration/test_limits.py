@@ -132,9 +132,22 @@ def test_throttled_device(tool: Tool) -> None:
 
 def test_a_missing_device_is_an_error_at_the_start(tool: Tool) -> None:
     done = tool("run", "--name", "box", "--device-read-iops", "/dev/nosuch:9", BOX, "true")
-    assert done.returncode == 125
+    assert done.returncode == 127
     assert "stat /dev/nosuch: no such file or directory" in done.stderr
     assert tool.groups_of(tool.inspect("box")["Id"]) == []
+
+
+def test_shares_beyond_the_kernel_s_bounds_are_an_error(tool: Tool) -> None:
+    """v1 takes the nearest that it allows, and says nothing; on v2 they become a weight."""
+    for shares, message in (
+        ("1", "the minimum allowed cpu-shares is 2"),
+        ("262145", "the maximum allowed cpu-shares is"),
+    ):
+        done = tool("run", "--rm", "-c", shares, BOX, "true")
+        if is_v1("cpu"):
+            assert done.returncode == 125 and message in done.stderr
+        else:
+            assert done.returncode == 0
 
 
 @pytest.mark.parametrize("prepare", ["mount -o remount,bind,ro", "umount"])

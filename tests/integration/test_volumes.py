@@ -176,3 +176,43 @@ def test_volume_that_cannot_be_mounted_keeps_its_container_from_starting(tool: T
         done = tool(*words)
         assert "failed to mount local volume: mount :/x:" in done.stderr
         assert done.returncode == 1
+
+
+def test_a_path_with_a_dot_is_the_caller_s(tool: Tool, scratch: Path) -> None:
+    """As docker's client has it since 23.0; the engine's words are for what has none."""
+    (scratch / "here/sub").mkdir(parents=True)
+    (scratch / "here/sub/file").write_text("found\n")
+    for path, where in (("./sub", "here"), ("..", "here/sub/.."), (".", "here/sub"), ("../sub/.", "here/sub")):
+        words = (
+            "run",
+            "--rm",
+            "--network",
+            "none",
+            "-v",
+            f"{path}:/x:ro",
+            "busybox:test",
+            "find",
+            "/x",
+            "-name",
+            "file",
+        )
+        assert tool.good(*words, cwd=scratch / where) == ("/x/here/sub/file" if path == ".." else "/x/file")
+    done = tool("run", "--rm", "--network", "none", "-v", "sub/x:/x", "busybox:test", "true", cwd=scratch / "here")
+    assert (done.returncode, "includes invalid characters for a local volume name" in done.stderr) == (125, True)
+
+
+def test_a_tmpfs_of_mount_is_on_record(tool: Tool) -> None:
+    words = ("--mount", "type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=1770", "--mount", "type=tmpfs,target=/u,ro")
+    tool.good(
+        "create", "--name", "box", "--network", "none", *words, "busybox:test", "grep", "-E", " /[tu] ", "/proc/mounts"
+    )
+    assert [(each["Type"], each["Destination"], each["RW"]) for each in tool.inspect("box")["Mounts"]] == [
+        ("tmpfs", "/t", True),
+        ("tmpfs", "/u", False),
+    ]
+    assert tool.inspect("box")["HostConfig"]["Mounts"] == [
+        {"Type": "tmpfs", "Target": "/t", "TmpfsOptions": {"SizeBytes": 1 << 20, "Mode": 0o1770}},
+        {"Type": "tmpfs", "Target": "/u", "ReadOnly": True},
+    ]
+    seen = {line.split()[1]: line.split()[3].split(",") for line in tool.good("start", "-a", "box").splitlines()}
+    assert {"rw", "size=1024k", "mode=1770"} <= set(seen["/t"]) and "ro" in seen["/u"]

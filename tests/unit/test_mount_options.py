@@ -59,7 +59,7 @@ def test_volume(text: str, source: str, target: str, read_only: bool, propagatio
         ("-v:/d", "includes invalid characters for a local volume name"),
         ("vol:d", "mount path must be absolute"),
         ("vol:/", "destination can't be '/'"),
-        ("vol:/d:rshared", "invalid mode: rshared"),
+        ("vol:/d:rshared", "field BindOptions must not be specified"),
         ("/d:ro", "invalid volume specification: '/d:ro'"),
         ("/", "destination can't be '/'"),
         ("n" * 256 + ":/d", "longer than 255"),
@@ -152,7 +152,8 @@ def test_mount_point_is_docker_s() -> None:
 def test_mount_tmpfs() -> None:
     tmpfs = parse_mount("type=tmpfs,dst=/t,tmpfs-size=1m,tmpfs-mode=1770")
     assert isinstance(tmpfs, TmpfsRequest)
-    assert (tmpfs.target, tmpfs.options) == ("/t", "mode=1770,size=1048576")
+    options = {"SizeBytes": 1 << 20, "Mode": 0o1770}
+    assert (tmpfs.target, tmpfs.spec) == ("/t", {"Type": "tmpfs", "Target": "/t", "TmpfsOptions": options})
 
 
 @pytest.mark.parametrize(

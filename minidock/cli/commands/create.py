@@ -66,7 +66,7 @@ def create_options(options: dict[str, Any]) -> CreateOptions:
         group_add=options["group_add"],
         hostname=options["hostname"] or "",
         entrypoint=options["entrypoint"],
-        volumes=options["volume"],
+        volumes=[_absolute(text) if text.startswith(".") else text for text in options["volume"]],
         volumes_from=options["volumes_from"],
         mounts=options["mount"],
         tmpfs=options["tmpfs"],
@@ -97,6 +97,14 @@ def create_options(options: dict[str, Any]) -> CreateOptions:
         attach=not options.get("detach", False),
         streams=_streams(options["attach"]),
     )
+
+
+def _absolute(volume: str) -> str:
+    """A bind of a path that begins with a dot means the caller's directory. Source: docker/cli 23, opts.go"""
+    import os
+
+    source, colon, rest = volume.partition(":")
+    return os.path.abspath(source) + colon + rest if colon else volume
 
 
 def _shm_size(text: str) -> int:

@@ -18,7 +18,7 @@ def handle(options: dict[str, Any]) -> int:
     with open_root(options) as root:
 
         def kill_one(name: str) -> None:
-            kill(root, name, signal=options["signal"])
+            kill(root, name, signal=options["signal"] or "KILL")
             write_line(name)
 
         return for_each(options["containers"], kill_one)
