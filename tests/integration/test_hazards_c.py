@@ -306,7 +306,7 @@ def test_c7_a_propagation_that_the_host_cannot_give_is_an_error(
     script = f"""
         mount --bind {host} {host}; mount --make-private {host}
         [ {kind} = private ] || mount --make-shared {host}
-        if [ {kind} = slave ]; then exec unshare -m --propagation slave "$@"; fi
+        if [ {kind} = slave ]; then unshare -m --propagation slave "$@"; exit; fi
         exec "$@"
     """
     done = subprocess.run(
