@@ -13,9 +13,10 @@ from minidock.errors import Conflict, ContainerNotRunning, SyscallError, UsageEr
 from minidock.linux import netlink
 from minidock.linux.namespaces import CLONE_NEWNET, set_namespaces
 from minidock.linux.netlink import Netlink
-from minidock.network.attachment import ConfigureLink, gateway_endpoint
+from minidock.network.attachment import gateway_endpoint
 from minidock.network.bridge import change, ensure_bridge
 from minidock.network.hostfiles import change_hosts, peer_lines
+from minidock.network.inside import ConfigureLink
 from minidock.network.joining import (
     drop_place,
     own_names,
