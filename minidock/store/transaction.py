@@ -233,9 +233,6 @@ def refuse_mounted(path: str) -> None:
 
 
 def _delete_directory(parent_fd: int, name: str, depth: int, top_fd: int, queue: list[str]) -> None:
-    # Imported here: listing needs none of it.
-    from minidock.linux.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, open_in_root
-
     handle, found = -1, True
     try:
         while True:
@@ -247,6 +244,9 @@ def _delete_directory(parent_fd: int, name: str, depth: int, top_fd: int, queue:
                 if not found:
                     raise
             if handle < 0:
+                # Imported here: neither listing nor making needs it.
+                from minidock.linux.paths import RESOLVE_BENEATH, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, open_in_root
+
                 resolve = RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH
                 handle = open_in_root(parent_fd, os.fsencode(name), os.O_DIRECTORY | os.O_NOFOLLOW, resolve=resolve)
             # POSIX leaves open what a listing shows while entries go; a second look finds what the first missed.
