@@ -89,6 +89,28 @@ def kernel_version() -> tuple[int, int]:
     return int(major), int(minor)
 
 
+def _is_narrowed(config: pytest.Config) -> bool:
+    """Whether of the whole directory only what is marked `vm` runs: the rest takes an emulated processor hours."""
+    is_chosen = any(str(word).startswith("-m") for word in config.invocation_params.args)
+    return IN_VM and forked.IS_EMULATED and not IS_WHOLE and not is_chosen
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if _is_narrowed(config):
+        terminalreporter.write_line(
+            "emulated processor: of tests/integration what is marked `vm`, and files that are named; -m chooses others"
+        )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if collection_path.parent.name != "integration" or not collection_path.name.startswith("test_"):
+        return None
+    if "vm" in VM_MARKS.get(collection_path.stem, ()) or not _is_narrowed(config):
+        return None
+    named = {Path(config.invocation_params.dir, word.partition("::")[0]).resolve() for word in config.args}
+    return True if collection_path not in named else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         path = Path(str(item.path))

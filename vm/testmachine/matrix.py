@@ -14,7 +14,7 @@ from testmachine import image, kernels
 from testmachine.cache import VM, MachineError, say
 from testmachine.machine import Machine, clear, end_on_signals, run
 
-WHOLE = ["tests/integration"]
+WHOLE = ["tests/integration", "-m", "not many"]
 
 
 def _files(*names: str) -> list[str]:
