@@ -427,7 +427,7 @@ class _InitTitle:
         self.name = cdata.create_string_buffer(b"docker-init", 16)
         size_bytes = end - start if start else 0
         self.room = (cdata.c_char * size_bytes).from_address(start)
-        text = b" ".join([b"docker-init", b"--", *argv])[: max(size_bytes - 2, 0)]
+        text = b" ".join([b"/sbin/docker-init", b"--", *argv])[: max(size_bytes - 2, 0)]
         # a last byte that is not NUL tells the kernel to show one string up to its end, not all of the old room
         self.text = text.ljust(size_bytes - 1, b"\0") + b"\1"
 

@@ -52,6 +52,17 @@ def read_health(container: Container) -> dict[str, Any] | None:
         return None
 
 
+def shown_health(container: Container) -> dict[str, Any] | None:
+    """The same as it is shown: nobody asks a container that stands still or has ended, and so it is unhealthy.
+
+    Source: moby container/health.go, CloseMonitorChannel
+    """
+    health = read_health(container)
+    if health is not None and container.state.shown_status() != "running":
+        health["Status"] = "unhealthy"
+    return health
+
+
 def _argv(container: Container, test: list[str]) -> list[str]:
     if test[0] == "CMD":
         return [str(word) for word in test[1:]]

@@ -85,9 +85,9 @@ def _state(container: Container) -> dict[str, Any]:
         "FinishedAt": time_text(state.finished_ns),
     }
     if container.light_config.run.get("Healthcheck"):
-        from minidock.runtime.health import read_health
+        from minidock.runtime.health import shown_health
 
-        health = read_health(container)
+        health = shown_health(container)
         if health is not None:
             document["Health"] = health
     return document

@@ -99,9 +99,9 @@ def _health_of(container: Container) -> str:
     """`none`, `starting`, `healthy` or `unhealthy`."""
     if not container.light_config.run.get("Healthcheck"):
         return "none"
-    from minidock.runtime.health import read_health
+    from minidock.runtime.health import shown_health
 
-    return str((read_health(container) or {}).get("Status", "none"))
+    return str((shown_health(container) or {}).get("Status", "none"))
 
 
 def _health_text(container: Container) -> str:

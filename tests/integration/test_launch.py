@@ -206,7 +206,7 @@ def test_init_reaps_orphans_passes_signals_and_hides_the_command_line(bundle: Bu
     lines = done.stdout.splitlines()
     assert done.returncode == 5
     assert int(lines[0]) < 8, "orphans were not reaped"
-    assert lines[1].startswith("docker-init -- sh -c")
+    assert lines[1].startswith("/sbin/docker-init -- sh -c")
     assert lines[-2:] == ["1", "3"]
     process = subprocess.Popen(
         bundle.words(

@@ -68,6 +68,12 @@ def test_what_inspect_says_of_restarts_and_health(pair: Pair) -> None:
     shown = ("ps", "--filter", "name=lifeopt1", "--format", "{{.Names}} {{.State}}")
     ours_shown, theirs_shown = pair.both(*shown)
     assert ours_shown[1] == theirs_shown[1]
+    # Nobody asks it any more.
+    for words, status in (("pause", "lifeopt1"), "paused"), (("stop", "-t", "0", "lifeopt1"), "exited"):
+        pair.both(*words)
+        for document in pair.inspect("lifeopt1"):
+            assert (document["State"]["Status"], document["State"]["Health"]["Status"]) == (status, "unhealthy")
+    assert [done[1] for done in pair.both(*shown[:-2], "-aq", "--filter", "health=healthy")] == ["", ""]
 
 
 def test_retries_are_counted_alike(pair: Pair) -> None:
