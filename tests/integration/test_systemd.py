@@ -62,6 +62,8 @@ def test_a_container_in_a_scope_that_systemd_has_delegated(tool: Tool) -> None:
         lacking("no cgroup v2 hierarchy is mounted")
     unit = f"minidock-test-{uuid.uuid4().hex[:12]}.scope"
     tool.prefix = ["systemd-run", "--quiet", "--scope", f"--unit={unit}", "--property=Delegate=yes"]
+    # A container's first process heeds no other.
+    tool.prefix += ["--property=KillSignal=SIGKILL"]
     identity = tool.good("run", "-d", "--name", "box", *LIMITS, "--network", "none", BOX, "sleep", "1000")
     tool.prefix = []
     try:
