@@ -66,6 +66,8 @@ VM_MARKS = {
     "test_usage": ("vm", "cgroup"),
     "test_commit": ("vm",),
     "test_life": ("vm",),
+    "test_bad_roots": ("many",),
+    "test_fsck": ("many",),
     "test_hazards_joining": ("many",),
     "test_store_crash": ("many",),
     "test_store_kill": ("many",),

@@ -116,7 +116,6 @@ def test_named_mended_and_undone(bad: BadRoot, name: str) -> None:
     assert_all_works(bad.path)
 
 
-@pytest.mark.many
 def test_what_lists_name_fsck_names_too(bad: BadRoot, whole: Path, scratch: Path) -> None:
     """The quick glance of images and ps finds nothing that fsck does not."""
     for number, name in enumerate(DAMAGES):

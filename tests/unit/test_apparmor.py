@@ -1,6 +1,6 @@
 """Which AppArmor profile is chosen, and the instructions that hand it to the kernel, run for real on real files.
 
-No kernel here has AppArmor, so what the kernel does with the word is not tested.
+What a kernel does with the word is tested in the test machine (tests/integration/test_enforced.py).
 """
 
 from __future__ import annotations
