@@ -58,7 +58,7 @@ _SKIPPED = frozenset(("pts", "shm", "fd", "mqueue", "console", ".udev"))
 
 
 class HostDevice:
-    """A device node of the host, for --privileged. Shape: name below /dev; mode with the type's bits"""
+    """A device node of the host. Shape: name below /dev, or an absolute path elsewhere; mode with the type's bits"""
 
     __slots__ = ("gid", "mode", "name", "rdev", "uid")
 
@@ -71,10 +71,11 @@ class HostDevice:
 
     def describe(self) -> str:
         """The shell line that makes this node."""
-        path = shell_word(f"/dev/{self.name}")
+        place = os.path.join("/dev", self.name)
+        path = shell_word(place)
         kind = "b" if self.mode & _S_IFMT == _S_IFBLK else "c"
         made = f"mknod -m {self.mode & 0o7777:o} {path} {kind} {os.major(self.rdev)} {os.minor(self.rdev)}"
-        folder = f"mkdir -p {shell_word(os.path.dirname(f'/dev/{self.name}'))} && " if "/" in self.name else ""
+        folder = f"mkdir -p {shell_word(os.path.dirname(place))} && " if "/" in self.name else ""
         return f"{folder}{made} && chown {self.uid}:{self.gid} {path}"
 
 
@@ -131,6 +132,8 @@ class MakeDevices(Operation):
                 os.chown(device.name, *(self.owner or (device.uid, device.gid)))
             except FileExistsError:
                 continue
+            except OSError as error:
+                raise SyscallError(f"mknod {os.path.join('/dev', device.name)}", error.errno or 5) from None
         for target, name in LINKS:
             try:
                 os.symlink(target, name)
@@ -141,7 +144,7 @@ class MakeDevices(Operation):
 def _make_folders(name: str) -> None:
     """The directories above a device; os.makedirs would make all but the last with whatever mode the umask leaves."""
     parts = name.split("/")[:-1]
-    for depth in range(len(parts)):
+    for depth in range(name.startswith("/"), len(parts)):
         try:
             os.mkdir("/".join(parts[: depth + 1]), 0o755)
         except FileExistsError:

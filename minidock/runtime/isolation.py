@@ -104,9 +104,9 @@ class Isolation:
 
 
 def _nodes(source: str, target: str, access: str) -> list[tuple[HostDevice, str]]:
-    clean = os.path.normpath(target)
-    if not clean.startswith("/dev/"):
-        raise UsageError(f"device {source}: {target} is not below /dev, which is not supported")
+    clean = "/" + os.path.normpath(target).lstrip("/")
+    if clean in ("/", "/dev"):
+        raise UsageError(f"device {source}: there is no place for a node at {target}")
     name = clean.removeprefix("/dev/")
     try:
         status = os.stat(source)

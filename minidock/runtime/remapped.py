@@ -180,6 +180,10 @@ class HoldDevices(Operation):
 
     def __init__(self, devices: Sequence[HostDevice], user_map: UserMap) -> None:
         root = user_map.root()
+        for device in devices:
+            if device.name.startswith("/"):
+                # They are made before there is a root to make it in.
+                raise UsageError(f"--userns: a device can only be below /dev, not at {device.name}")
         self.nodes = MakeDevices(devices, owner=root)
 
     def describe(self) -> str:

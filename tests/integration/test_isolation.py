@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.builders import ImageSpec, busybox_layer, docker_archive, layer_tar, symlink
 from tests.integration.launching import Bundle
 from tests.integration.tool import Tool
 
@@ -96,6 +97,28 @@ def test_resource_limits(tool: Tool) -> None:
         {"Name": "core", "Hard": 0, "Soft": 0},
         {"Name": "nofile", "Hard": 200, "Soft": 100},
     ]
+
+
+def test_a_device_may_be_anywhere_in_the_root(tool: Tool, scratch: Path) -> None:
+    """Made in the container's own layer, never through a link to the host; what is there stays, as with docker."""
+    link = layer_tar(symlink(b"out", str(scratch).encode()), symlink(b"up", b"../../../.."))
+    archive = docker_archive(scratch / "link.tar", ImageSpec([busybox_layer(), link], tags=["link:1"]))
+    tool.good("load", "-i", archive)
+    script = "stat -c '%F %t:%T %a' /a/b /a/b/zero /out/zero /up/zero; : >/a/b/zero"
+    places = [
+        word for path in ("a/b", "out", "up", "bin/busybox") for word in ("--device", f"/dev/zero:/{path}/zero:r")
+    ]
+    done = tool("run", "--rm", "--read-only", *places[:-2], "link:1", "sh", "-c", script)
+    zero = "character special file 1:5 666"
+    # The directory that the link leads to inside is not there.
+    assert (done.returncode, done.stderr) == (125, "minidock: mknod /out/zero: No such file or directory\n")
+    done = tool("run", "--rm", "--read-only", *places[:2], *places[4:6], "link:1", "sh", "-c", script)
+    assert done.stdout.splitlines() == ["directory 0:0 755", zero, zero]
+    assert done.returncode == 0
+    assert not (scratch / "zero").exists() and not Path("/zero").exists()
+    done = tool("run", "--rm", *places[6:], "link:1", "true")
+    assert (done.returncode, done.stderr) == (125, "minidock: mknod /bin/busybox/zero: Not a directory\n")
+    assert tool.good("run", "--rm", "--device", "/dev/zero:/bin/busybox", "link:1", "echo", "still") == "still"
 
 
 def test_score_sysctls_and_devices(tool: Tool) -> None:
