@@ -123,8 +123,15 @@ def test_replayed_start_makes_the_same_container(tools: Tool, scratch: Path, opt
 
 
 def test_steps_without_a_shell_form_are_comments(tools: Tool, scratch: Path) -> None:
-    bind = f"{scratch}:/data:rslave"
-    done = tools("run", "--explain", "--rm", "--init", "--network", "none", "-v", bind, "tools:1", "sh", "-c", "exit 3")
+    host = scratch / "host"
+    host.mkdir()
+    words = ("run", "--explain", "--rm", "--init", "--network", "none", "-v", f"{host}:/data:rslave")
+    subprocess.run(["mount", "--bind", host, host], check=True)
+    try:
+        subprocess.run(["mount", "--make-shared", host], check=True)
+        done = tools(*words, "tools:1", "sh", "-c", "exit 3")
+    finally:
+        subprocess.run(["umount", host], check=True)
     assert done.returncode == 3
     comments = [line for line in done.stderr.splitlines() if line.startswith("# ")]
     for part in ("open_tree(", 'pivot_root(".", ".")', "propagation", "seccomp(", "fork: ", "keyctl("):
