@@ -10,6 +10,20 @@ needs, made ready; 1.1 two forks until there is a monitor without a parent; 0.8 
 layers and records removed; 0.3 reports. A quarter of all of it is the copying of pages that a forked interpreter
 touches (1,500 of them at 2 microseconds): that, and no call that could be left out, is what keeps it above three times
 floor.c. Each 100 MB that the calling program holds add another 13 ms, for three copies of its page tables.
+
+Where the time of `exec true` goes, in ms of 19 where docker 20.10 takes 60: 0.5 the entry's shell; 5.0 the interpreter;
+1.8 `os` and what reads the command line; 5.0 the other modules, of which 0.7 finding their files, 2.3 bringing their
+code into memory that is new, 2.0 executing it; 0.8 the container's records and what the exec needs; 5.9 from the fork
+of the monitor to the end: two forks and the 500 pages that are copied then, the child's way in, a seccomp filter of
+1,214 instructions (0.3), the program, two reports. A third of docker's, then, and not a quarter: the interpreter's
+start alone is a third of that quarter. `run` takes 29 ms where runc takes 23 to 27: the same beginning, 3 ms more for
+the container's layers and records, 3 for what launches, 2 to remove it all.
+
+Measured and left out: one file with the code of all modules (0.7 ms of exec, 1.2 of run, for a copy that can be stale);
+code without docstrings and columns (0.2); without any function that is not called (0.4). Not tried: loading what
+launches while the layers are made, in a monitor that is forked before it has a container (2 ms of run at most, for a
+start that can fail in two processes at once); deleting what is removed after the end has been told (1 ms, and a root
+that is not at rest).
 """
 
 from __future__ import annotations
