@@ -11,12 +11,12 @@ Source: open_tree(2), OPEN_TREE_CLONE; setns(2); kernel Documentation/filesystem
 
 from __future__ import annotations
 
-import errno
 import os
 
 from minidock.errors import SyscallError
 from minidock.linux.mount import MS_PRIVATE, MS_REC, clone_tree, mount, shell_word
 from minidock.linux.namespaces import CLONE_NEWNS, set_namespaces, unshare
+from minidock.runtime.inchild import take_from_child
 from minidock.store.overlay2 import OverlayMount
 
 TYPE_CHECKING = False
@@ -84,41 +84,6 @@ def open_mounted(path: str) -> int:
 
 def _open_in_child(act: Callable[[], int]) -> int:
     """Have a child get a directory's descriptor, and open the same directory here."""
-    answer, tell = os.pipe2(os.O_CLOEXEC)
-    wait, let_go = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if not pid:
-        os.close(let_go)
-        _serve(act, tell, wait)
-    os.close(tell)
-    os.close(wait)
-    try:
-        words = os.read(answer, 4096).decode("utf-8", "surrogateescape").split("\0")
-        if len(words) == 2:
-            raise SyscallError(words[0], int(words[1]))
-        if not words[0].isdecimal():
-            raise SyscallError("open a container's root", errno.ECHILD)
-        return os.open(f"/proc/{pid}/fd/{words[0]}", _FOLDER_FLAGS)
-    except OSError as error:
-        if isinstance(error, SyscallError):
-            raise
-        raise SyscallError("open a container's root", error.errno or 5) from None
-    finally:
-        os.close(answer)
-        os.close(let_go)
-        os.waitpid(pid, 0)
-
-
-def _serve(act: Callable[[], int], tell: int, wait: int) -> None:
-    """The child's life: get the descriptor, name it or the error, and keep it until the parent has it."""
-    try:
-        try:
-            answer = str(act())
-        except SyscallError as error:
-            answer = f"{error.call[:3000]}\0{error.errno}"
-        except OSError as error:
-            answer = f"open\0{error.errno or 5}"
-        os.write(tell, answer.encode("utf-8", "surrogateescape"))
-        os.read(wait, 1)
-    finally:
-        os._exit(0)
+    return take_from_child(
+        act, lambda pid, number: os.open(f"/proc/{pid}/fd/{number}", _FOLDER_FLAGS), "open a container's root"
+    )

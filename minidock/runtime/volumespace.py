@@ -19,17 +19,17 @@ import fcntl
 import os
 import socket
 
-from minidock.errors import SyscallError
 from minidock.linux.mount import MNT_DETACH, MS_PRIVATE, MS_REC, attach_tree, clone_tree, mount, pivot_root, umount
 from minidock.linux.namespaces import CLONE_NEWNS, set_namespaces, unshare
+from minidock.runtime.inchild import take_from_child
 from minidock.store.transaction import boot_id, pid_namespace, start_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import NoReturn
 
 _MAX_BYTES = 1 << 20
+_PURPOSE = "mount a volume for several containers"
 
 
 def hold_space(path: str, make_mount: Callable[[], int]) -> int:
@@ -70,25 +70,27 @@ def find_space(path: str) -> int:
 def open_space(space_fd: int) -> int:
     """A detached copy of the mount that such a namespace has; raises SyscallError."""
     ours, theirs = socket.socketpair()
+
+    def send() -> int:
+        set_namespaces(space_fd, CLONE_NEWNS)
+        tree_fd = clone_tree(b"/", recursive=False)
+        theirs.sendmsg([b"m"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [tree_fd]))])
+        return tree_fd
+
+    def receive(pid: int, number: int) -> int:
+        # Not through /proc: what is opened there ends with the child's own descriptor.
+        _, rights, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC | socket.MSG_DONTWAIT)
+        return int.from_bytes(rights[0][2][:4], "little")
+
     with ours, theirs:
-
-        def send() -> None:
-            set_namespaces(space_fd, CLONE_NEWNS)
-            tree = array.array("i", [clone_tree(b"/", recursive=False)])
-            theirs.sendmsg([b"m"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, tree)])
-
-        _in_child(send)
-        ours.setblocking(False)
-        _, rights, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
-    return int.from_bytes(rights[0][2][:4], "little")
+        return take_from_child(send, receive, _PURPOSE)
 
 
 def _make(place: str, make_mount: Callable[[], int]) -> int:
     """A mount namespace that has nothing but this mount, which nothing is mounted below; place: a directory."""
     tree_fd = make_mount()
-    made: list[int] = []
 
-    def be_root() -> None:
+    def be_root() -> int:
         unshare(CLONE_NEWNS)
         mount(None, b"/", None, MS_REC | MS_PRIVATE)
         place_fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -96,50 +98,15 @@ def _make(place: str, make_mount: Callable[[], int]) -> int:
         os.chdir(place)
         pivot_root(b".", b".")
         umount(b".", MNT_DETACH)
+        return place_fd
 
-    def take(pid: int) -> None:
-        made.append(os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC))
+    def open_namespace(pid: int, number: int) -> int:
+        return os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
 
     try:
-        _in_child(be_root, take)
+        return take_from_child(be_root, open_namespace, _PURPOSE)
     finally:
         os.close(tree_fd)
-    return made[0]
-
-
-def _in_child(act: Callable[[], None], look: Callable[[int], None] | None = None) -> None:
-    """Have a child act, and look at it before it ends; raises SyscallError."""
-    answer, tell = os.pipe2(os.O_CLOEXEC)
-    wait, let_go = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
-    if not pid:
-        os.close(let_go)
-        _serve(act, tell, wait)
-    os.close(tell)
-    os.close(wait)
-    try:
-        words = os.read(answer, 1 << 12)
-        if words != b"0":
-            raise SyscallError("mount a volume for several containers", int(words or b"5"))
-        if look is not None:
-            look(pid)
-    finally:
-        os.close(answer)
-        os.close(let_go)
-        os.waitpid(pid, 0)
-
-
-def _serve(act: Callable[[], None], tell: int, wait: int) -> NoReturn:
-    answer = 5
-    try:
-        act()
-        answer = 0
-    except OSError as error:
-        answer = error.errno or 5
-    finally:
-        os.write(tell, b"%d" % answer)
-        os.read(wait, 1)
-        os._exit(0)
 
 
 def _find(number: int, holders: list[tuple[int, int]]) -> int:
@@ -161,11 +128,16 @@ def _find_at(number: int, pid: int, started: int) -> int:
     folder = os.open(f"/proc/{pid}/fd", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name in os.listdir(folder):
-            if os.readlink(name, dir_fd=folder) == f"mnt:[{number}]":
+            try:
+                if os.readlink(name, dir_fd=folder) != f"mnt:[{number}]":
+                    continue
                 handle = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
-                if os.fstat(handle).st_ino == number:
-                    return handle
-                os.close(handle)
+            except OSError:
+                # Closed since it was listed, as what listed it is where the process is this one.
+                continue
+            if os.fstat(handle).st_ino == number:
+                return handle
+            os.close(handle)
         return -1
     finally:
         os.close(folder)
