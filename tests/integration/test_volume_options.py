@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from minidock.formats.volumeoptions import VolumeMount
+from minidock.runtime.volumemount import open_volume
+from minidock.runtime.volumespace import find_space, hold_space
 from tests.conftest import kernel_version, lacking, missing
 from tests.integration.conftest import SubordinateIDs
 from tests.integration.tool import Tool, wait_until
@@ -70,6 +73,22 @@ def test_a_tmpfs(tool: Tool) -> None:
     assert int(seen[1]) == 1 << 20
     assert tool.good("volume", "inspect", "-f", "{{.Options.o}}", "fast") == "size=1m"
     assert mounts_of(tool) == []
+
+
+def test_a_holder_is_found_whatever_else_it_opens_and_closes(scratch: Path) -> None:
+    """Lower descriptors that are gone between listing and looking end no search: who looks has such ones itself."""
+    (scratch / "_data").mkdir()
+    wanted = VolumeMount({"type": "tmpfs", "device": "tmpfs"})
+    low = [os.open("/dev/null", os.O_RDONLY) for _ in range(8)]
+    space_fd = hold_space(str(scratch), lambda: open_volume(wanted, str(scratch / "_data")))
+    for fd in low:
+        os.close(fd)
+    found = find_space(str(scratch))
+    assert found >= 0
+    assert os.fstat(found).st_ino == os.fstat(space_fd).st_ino
+    os.close(found)
+    os.close(space_fd)
+    assert find_space(str(scratch)) == -1
 
 
 SHARED = ("volume", "create", "-o", "type=tmpfs", "-o", "device=tmpfs", "-o", "o=size=4m", "fast")
